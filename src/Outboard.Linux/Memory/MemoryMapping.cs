@@ -1,0 +1,100 @@
+// A shared mapping of a file that a peer passed: any offset, huge pages, size checked against the file.
+using Outboard.Linux.Native;
+
+namespace Outboard.Linux.Memory;
+
+/// <summary>A mapped part of a file, unmapped on disposal.</summary>
+/// <remarks>
+/// The offset need not be page aligned and the length need not be a multiple of a page (front-ends send such regions).
+/// The mapping's addresses are valid until <see cref="Dispose"/>; whoever disposes must know that nobody uses them.
+/// </remarks>
+public sealed class MemoryMapping : IDisposable
+{
+    private readonly nuint _mappedAddress;
+    private readonly nuint _mappedLength;
+    private int _disposed;
+
+    private MemoryMapping(nuint mappedAddress, nuint mappedLength, nuint address, ulong length)
+    {
+        _mappedAddress = mappedAddress;
+        _mappedLength = mappedLength;
+        Address = address;
+        Length = length;
+    }
+
+    /// <summary>Address of the first byte that was asked for.</summary>
+    internal nuint Address { get; }
+
+    /// <summary>Bytes that were asked for.</summary>
+    public ulong Length { get; }
+
+    /// <summary>The whole mapping as one segment.</summary>
+    public IoSegment Segment => new(Address, (nuint)Length);
+
+    /// <summary>Maps <paramref name="length"/> bytes of the file from <paramref name="offset"/> on, shared.</summary>
+    /// <param name="descriptor">The file; not kept, the caller may close it afterwards.</param>
+    /// <param name="offset">Offset in the file, bytes.</param>
+    /// <param name="length">Length in bytes, not 0.</param>
+    /// <param name="writable">Whether the mapping may be written.</param>
+    /// <exception cref="LinuxException">The file is shorter than that, or cannot be mapped.</exception>
+    public static MemoryMapping Map(FileDescriptor descriptor, ulong offset, ulong length, bool writable = true)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        if (length == 0 || length > long.MaxValue || offset > long.MaxValue - length)
+        {
+            throw new LinuxException("mmap", Errno.InvalidArgument, $"length {length} at offset {offset}");
+        }
+
+        if (descriptor.Kind == FileKind.Regular && descriptor.FileSizeBytes < offset + length)
+        {
+            string subject = $"the file has {descriptor.FileSizeBytes} bytes, {offset + length} are needed";
+            throw new LinuxException("mmap", Errno.InvalidArgument, subject);
+        }
+
+        ulong page = Libc.PageSizeOf(descriptor);
+        ulong slack = offset % page;
+        ulong mapped = checked((length + slack + page - 1) / page * page);
+        nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable);
+        MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length);
+        if (!MemFd.IsSealedAgainstShrinking(descriptor))
+        {
+            mapping.GuardAgainstTruncation();
+        }
+
+        return mapping;
+    }
+
+    /// <summary>Whether a page of this mapping vanished because a holder of the file truncated it.</summary>
+    public bool IsTruncated => _guard is not null && _guard.HasFaulted;
+
+    /// <summary>Unmaps. Nobody may use the addresses any more.</summary>
+    // SAFETY: the range is exactly what mmap returned, and it is unmapped once.
+    public unsafe void Dispose()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) == 0)
+        {
+            _guard?.Dispose();
+            _ = Libc.munmap((void*)_mappedAddress, _mappedLength);
+        }
+    }
+
+    private BusErrorGuard? _guard;
+
+    private void GuardAgainstTruncation() => _guard = BusErrorGuard.TryProtect(_mappedAddress, _mappedLength);
+
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of this process.
+    private static unsafe nuint MapPages(FileDescriptor descriptor, ulong offset, nuint length, bool writable)
+    {
+        int protection = Libc.PROT_READ | (writable ? Libc.PROT_WRITE : 0);
+        void* address = Libc.mmap(null, length, protection, Libc.MAP_SHARED | Libc.MAP_NORESERVE, descriptor.Number, (long)offset);
+        int errno = Libc.LastError();
+        if ((nint)address == -1)
+        {
+            throw new LinuxException("mmap", errno, $"{length} bytes at offset {offset}");
+        }
+
+        // Guest memory has no place in a core dump of the back-end; a refusal is harmless.
+        _ = Libc.madvise(address, length, Libc.MADV_DONTDUMP);
+        return (nuint)address;
+    }
+}

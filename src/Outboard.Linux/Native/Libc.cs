@@ -1,0 +1,61 @@
+// The system calls this project uses, one partial file per area. Blittable arguments only; errno is read in the very
+// next statement after a call (LastError), because the runtime may make calls of its own in between.
+using System.Runtime.InteropServices;
+
+namespace Outboard.Linux.Native;
+
+internal static partial class Libc
+{
+    internal const int F_SETFD = 2;
+    internal const int F_GETFL = 3;
+    internal const int F_SETFL = 4;
+    internal const int F_DUPFD_CLOEXEC = 1030;
+    internal const int F_ADD_SEALS = 1033;
+    internal const int F_GET_SEALS = 1034;
+    internal const int FD_CLOEXEC = 1;
+
+    internal const uint S_IFMT = 0xF000;
+    internal const uint S_IFSOCK = 0xC000;
+    internal const uint S_IFREG = 0x8000;
+    internal const uint S_IFBLK = 0x6000;
+    internal const uint S_IFCHR = 0x2000;
+    internal const uint S_IFIFO = 0x1000;
+
+    private const int AT_EMPTY_PATH = 0x1000;
+    private const uint STATX_BASIC_STATS = 0x7FF;
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int close(int fd);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static partial int fcntl(int fd, int command, int argument);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static unsafe partial nint read(int fd, void* buffer, nuint count);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static unsafe partial nint write(int fd, void* buffer, nuint count);
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static unsafe partial int statx(int fd, byte* path, int flags, uint mask, byte* result);
+
+    /// <summary>The errno of the last call on this thread. To be read in the very next statement after the call.</summary>
+    internal static int LastError() => Marshal.GetLastPInvokeError();
+
+    internal static string ErrorText(int errno) => $"{Marshal.GetPInvokeErrorMessage(errno)} [errno {errno}]";
+
+    /// <summary>The fields of <c>struct statx</c> that are used: 28 mode (u16), 40 size (u64).</summary>
+    internal readonly record struct StatResult(uint Mode, ulong SizeBytes);
+
+    // SAFETY: the kernel writes at most the 256 bytes of struct statx into a buffer of that size.
+    internal static unsafe StatResult Stat(FileDescriptor descriptor)
+    {
+        byte* buffer = stackalloc byte[256];
+        byte empty = 0;
+        int result = statx(descriptor.Number, &empty, AT_EMPTY_PATH, STATX_BASIC_STATS, buffer);
+        int errno = LastError();
+        return result == 0
+            ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40))
+            : throw new LinuxException("statx", errno);
+    }
+}
