@@ -73,6 +73,14 @@ public sealed class RunningQueue
         _call?.Signal();
     });
 
+    /// <summary>Takes the call notifier away, so that it outlives this queue.</summary>
+    public async Task<Notifier?> TakeCallAsync()
+    {
+        Notifier? call = null;
+        await _worker.InvokeAsync(() => (call, _call) = (_call, null)).ConfigureAwait(false);
+        return call;
+    }
+
     /// <summary>Adopts another memory snapshot, once nothing of the old one is in use.</summary>
     /// <param name="memory">The new snapshot.</param>
     /// <param name="keepsOldRegions">Whether every region of the old one is in the new one too: then nothing need wait.</param>
