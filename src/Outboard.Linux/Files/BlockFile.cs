@@ -29,7 +29,8 @@ public sealed class BlockFile : IDisposable
         FileKind kind = descriptor.Kind;
         if (kind is not (FileKind.Regular or FileKind.BlockDevice))
         {
-            throw new LinuxException("open", Errno.InvalidArgument, $"{path} is neither a regular file nor a block device");
+            string subject = $"{path} is neither a regular file nor a block device";
+            throw new LinuxException("open", Errno.InvalidArgument, subject);
         }
 
         IsBlockDevice = kind == FileKind.BlockDevice;
@@ -249,10 +250,11 @@ public sealed class BlockFile : IDisposable
     /// <summary>Locks the whole file for this open file description, so that no second process serves it.</summary>
     /// <param name="exclusive">True for one writer, false for any number of readers.</param>
     /// <returns>False when another holds a lock that forbids it.</returns>
-    /// <remarks>The lock ends when the last duplicate of the descriptor is closed, at the latest with the process. It is
-    /// advisory, and of the kind that QEMU's tools take (open file description locks), so each respects the other.</remarks>
-    /// <exception cref="LinuxException">The file system has no such locks, or the file is open read-only and an exclusive
-    /// lock was asked for.</exception>
+    /// <remarks>The lock ends when the last duplicate of the descriptor is closed, at the latest with the process. It
+    /// is advisory, and of the kind that QEMU's tools take (open file description locks), so each respects the
+    /// other.</remarks>
+    /// <exception cref="LinuxException">The file system has no such locks, or the file is open read-only and an
+    /// exclusive lock was asked for.</exception>
     // SAFETY: the kernel reads one struct flock on the stack.
     public unsafe bool TryLock(bool exclusive)
     {
@@ -337,7 +339,8 @@ public sealed class BlockFile : IDisposable
     private unsafe int DeviceSectorSize()
     {
         int sector = 0;
-        return IsBlockDevice && Libc.ioctl(Number, Libc.BLKSSZGET, &sector) >= 0 && sector > 0 ? sector : DefaultAlignment;
+        bool told = IsBlockDevice && Libc.ioctl(Number, Libc.BLKSSZGET, &sector) >= 0 && sector > 0;
+        return told ? sector : DefaultAlignment;
     }
 
     private (int Logical, int Memory, int Offset) FindAlignment()
@@ -363,6 +366,7 @@ public sealed class BlockFile : IDisposable
     {
         using Memory.AlignedBuffer buffer = new(CautiousAlignment);
         IoSegment sector = buffer.Segment.Slice(DefaultAlignment, DefaultAlignment);
-        return Read(new ReadOnlySpan<IoSegment>(in sector), DefaultAlignment) >= 0 ? DefaultAlignment : CautiousAlignment;
+        bool taken = Read(new ReadOnlySpan<IoSegment>(in sector), DefaultAlignment) >= 0;
+        return taken ? DefaultAlignment : CautiousAlignment;
     }
 }

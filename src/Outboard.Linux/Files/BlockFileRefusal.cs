@@ -13,7 +13,8 @@ internal static class BlockFileRefusal
             $"{path}: this user may not write it; change its permissions or open it read-only",
         Errno.AccessDenied or Errno.NotPermitted => $"{path}: this user may not read it; change its permissions",
         Errno.ReadOnlyFileSystem => $"{path} is on a read-only file system: open it read-only",
-        Errno.InvalidArgument when direct => $"{path} is on a file system without O_DIRECT: open it with the page cache",
+        Errno.InvalidArgument when direct =>
+            $"{path} is on a file system without O_DIRECT: open it with the page cache",
         Errno.IsDirectory => $"{path} is a directory",
         NoDeviceOrAddress => $"{path}: the device behind it is gone, or it is no file",
         TextFileBusy => $"{path} is being executed",

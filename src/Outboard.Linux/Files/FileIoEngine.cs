@@ -1,6 +1,7 @@
 // Asynchronous file I/O for one worker thread: operations go in by Try..., are handed over in a batch by Submit, and
 // come back by Reap. Two siblings do the work: io_uring, and threads where io_uring is not allowed.
-// Not here: the rest of a short read or write (the caller submits it again), guest addresses, ordering between operations.
+// Not here: the rest of a short read or write (the caller submits it again), guest addresses, ordering between
+// operations.
 using Outboard.Linux.Events;
 using Outboard.Linux.Native;
 
@@ -8,18 +9,21 @@ namespace Outboard.Linux.Files;
 
 /// <summary>Queues file operations and collects their completions without blocking and without allocating.</summary>
 /// <remarks>
-/// <para>All members are called by the thread that created the engine, except <see cref="Dispose"/>, which another thread
-/// may call when that thread has ended with nothing in flight.</para>
+/// <para>All members are called by the thread that created the engine, except <see cref="Dispose"/>, which another
+/// thread may call when that thread has ended with nothing in flight.</para>
 /// <para>Operations are independent of each other: a <see cref="TryDataSync"/> covers the writes whose completions were
 /// reaped before it was queued, and no others.</para>
-/// <para>Results are the kernel's: a read or write may move fewer bytes than asked. The rest is the caller's to queue.</para>
-/// <para>Waiting: <see cref="CompletionDescriptor"/> is made for an edge-triggered <see cref="Epoll"/>. No wake-up is lost
-/// by a caller who, each time it is woken and before it sleeps, calls <see cref="Reap"/> until that returns 0 (or less
-/// than the span holds). For then nothing was waiting at that moment, and the first completion after it signals.</para>
+/// <para>Results are the kernel's: a read or write may move fewer bytes than asked. The rest is the caller's to
+/// queue.</para>
+/// <para>Waiting: <see cref="CompletionDescriptor"/> is made for an edge-triggered <see cref="Epoll"/>. No wake-up is
+/// lost by a caller who, each time it is woken and before it sleeps, calls <see cref="Reap"/> until that returns 0 (or
+/// less than the span holds). For then nothing was waiting at that moment, and the first completion after it
+/// signals.</para>
 /// </remarks>
 public abstract class FileIoEngine : IDisposable
 {
-    /// <summary>More operations in flight than this never helped a disk, and each slot has 16 KiB of address space.</summary>
+    /// <summary>More operations in flight than this never helped a disk, and each slot has 16 KiB of address
+    /// space.</summary>
     public const int MaxDepth = 4096;
 
     /// <summary>How often <see cref="Dispose"/> looks again while the kernel still works on an operation.</summary>
@@ -33,7 +37,8 @@ public abstract class FileIoEngine : IDisposable
     /// <summary><c>io_uring</c> or <c>threads</c>.</summary>
     public abstract string Name { get; }
 
-    /// <summary>Becomes readable when completions wait. To be watched, never to be read or written by the caller.</summary>
+    /// <summary>Becomes readable when completions wait. To be watched, never to be read or written by the
+    /// caller.</summary>
     public abstract FileDescriptor CompletionDescriptor { get; }
 
     /// <summary>How many more operations can be queued now.</summary>
@@ -72,7 +77,8 @@ public abstract class FileIoEngine : IDisposable
 
     /// <summary>Queues a read at <paramref name="offset"/>.</summary>
     /// <param name="file">An open file; it stays open until the completion is reaped.</param>
-    /// <param name="segments">At most 1024; copied, but the memory they name is in use until the completion is reaped.</param>
+    /// <param name="segments">At most 1024; copied, but the memory they name is in use until the completion is
+    /// reaped.</param>
     /// <param name="offset">Byte offset in the file.</param>
     /// <param name="tag">Comes back with the completion.</param>
     /// <returns>False when no slot is free: reap first.</returns>
@@ -85,7 +91,8 @@ public abstract class FileIoEngine : IDisposable
     /// <param name="offset">Byte offset in the file.</param>
     /// <param name="tag">Comes back with the completion.</param>
     /// <param name="durable">The bytes are on stable storage when the operation completes (RWF_DSYNC).</param>
-    public bool TryWrite(BlockFile file, ReadOnlySpan<IoSegment> segments, long offset, ulong tag, bool durable = false) =>
+    public bool TryWrite(
+        BlockFile file, ReadOnlySpan<IoSegment> segments, long offset, ulong tag, bool durable = false) =>
         TryMove(FileOperation.Write, file, segments, offset, durable ? Libc.RWF_DSYNC : 0, tag);
 
     /// <summary>Queues an fdatasync.</summary>
@@ -99,17 +106,18 @@ public abstract class FileIoEngine : IDisposable
     public abstract void Submit();
 
     /// <summary>Takes completions, without waiting. Cheap when nothing is in flight.</summary>
-    /// <returns>How many were written to <paramref name="completions"/>; fewer than it holds means that no more wait.</returns>
+    /// <returns>How many were written to <paramref name="completions"/>; fewer than it holds means that no more
+    /// wait.</returns>
     public abstract int Reap(Span<FileCompletion> completions);
 
     /// <summary>Lets go of a file before it is closed, with none of its operations in flight.</summary>
-    /// <remarks>io_uring keeps an own reference to a file it has seen; until this call (or the engine's end) its open file
-    /// description lives on, with its locks.</remarks>
+    /// <remarks>io_uring keeps an own reference to a file it has seen; until this call (or the engine's end) its open
+    /// file description lives on, with its locks.</remarks>
     public abstract void Release(BlockFile file);
 
     /// <summary>Waits for what is in flight, then frees everything.</summary>
-    /// <exception cref="InvalidOperationException">Operations are in flight and this is not the creator's thread: what the
-    /// kernel may still read stays allocated. A bug of the caller.</exception>
+    /// <exception cref="InvalidOperationException">Operations are in flight and this is not the creator's thread: what
+    /// the kernel may still read stays allocated. A bug of the caller.</exception>
     public void Dispose()
     {
         if (_disposed)
@@ -122,7 +130,7 @@ public abstract class FileIoEngine : IDisposable
         Close();
         if (!drained)
         {
-            throw new InvalidOperationException($"{InFlight} operations in flight while a foreign thread disposes the engine");
+            throw new InvalidOperationException($"{InFlight} operations in flight, and not the creator's thread");
         }
 
         Slots.Dispose();

@@ -27,7 +27,8 @@ public enum AllocateMode
     /// <summary>FALLOC_FL_KEEP_SIZE.</summary>
     KeepSize = 1,
 
-    /// <summary>FALLOC_FL_PUNCH_HOLE; needs <see cref="KeepSize"/>. The range reads as zeroes and takes no space.</summary>
+    /// <summary>FALLOC_FL_PUNCH_HOLE; needs <see cref="KeepSize"/>. The range reads as zeroes and takes no
+    /// space.</summary>
     PunchHole = 2,
 
     /// <summary>FALLOC_FL_ZERO_RANGE. The range reads as zeroes and keeps its space.</summary>

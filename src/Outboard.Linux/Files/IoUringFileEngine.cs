@@ -8,8 +8,8 @@ using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Files;
 
-// SAFETY (class): entries are filled from slots of this engine, whose memory lives until nothing is in flight; the memory
-// that segments name is the caller's promise (see TryRead).
+// SAFETY (class): entries are filled from slots of this engine, whose memory lives until nothing is in flight; the
+// memory that segments name is the caller's promise (see TryRead).
 internal sealed unsafe class IoUringFileEngine : FileIoEngine
 {
     private readonly Ring _ring;

@@ -1,7 +1,7 @@
 // File operations by a few threads that block in the kernel: for systems where io_uring is not allowed.
 //
-// Going in: a ring of slot numbers. The engine's one calling thread writes behind the tail, the threads take at the head
-// by compare-and-swap. The ring has a place for every slot, so a number is never overwritten before it is taken.
+// Going in: a ring of slot numbers. The engine's one calling thread writes behind the tail, the threads take at the
+// head by compare-and-swap. The ring has a place for every slot, so a number is never overwritten before it is taken.
 // Coming back: a stack of slots, pushed by the threads, taken whole by the calling thread (so no A-B-A), then turned
 // around into the order of completion. A push onto the empty stack signals the eventfd: once for each batch, and the
 // first completion after Reap found the stack empty always does.
@@ -168,7 +168,8 @@ internal sealed unsafe class ThreadFileEngine : FileIoEngine
     {
         while (true)
         {
-            // The head first: read the other way round, a stale tail could lie behind it and make an empty ring look full.
+            // The head first: read the other way round, a stale tail could lie behind it and make an empty ring look
+            // full.
             uint head = Volatile.Read(ref _shared->Head);
             if (head == Volatile.Read(ref _shared->Tail))
             {
@@ -208,14 +209,15 @@ internal sealed unsafe class ThreadFileEngine : FileIoEngine
     private int Perform(int index)
     {
         OperationSlot* slot = Slots[index];
+        IoSegment* segments = Slots.SegmentsOf(index);
         while (true)
         {
             nint result = slot->Operation switch
             {
                 FileOperation.Read =>
-                    Libc.preadv2(slot->Descriptor, Slots.SegmentsOf(index), slot->SegmentCount, slot->Offset, slot->Flags),
+                    Libc.preadv2(slot->Descriptor, segments, slot->SegmentCount, slot->Offset, slot->Flags),
                 FileOperation.Write =>
-                    Libc.pwritev2(slot->Descriptor, Slots.SegmentsOf(index), slot->SegmentCount, slot->Offset, slot->Flags),
+                    Libc.pwritev2(slot->Descriptor, segments, slot->SegmentCount, slot->Offset, slot->Flags),
                 FileOperation.DataSync => Libc.fdatasync(slot->Descriptor),
                 _ => Libc.fallocate(slot->Descriptor, slot->Flags, slot->Offset, slot->Single.Length),
             };

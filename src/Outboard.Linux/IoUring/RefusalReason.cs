@@ -14,8 +14,8 @@ internal static class RefusalReason
         Errno.NotPermitted when sysctl > 0 =>
             $"kernel.io_uring_disabled is {sysctl}: set it to 0, or use the engine 'threads'",
         Errno.NotPermitted =>
-            "a seccomp filter (of a container or service manager) forbids io_uring: allow io_uring_setup, io_uring_enter "
-            + "and io_uring_register in its profile, or use the engine 'threads'",
+            "a seccomp filter (of a container or service manager) forbids io_uring: allow io_uring_setup, "
+            + "io_uring_enter and io_uring_register in its profile, or use the engine 'threads'",
         Errno.NotImplemented =>
             "this kernel has no io_uring, or a seccomp filter hides it: use the engine 'threads'",
         Errno.NoMemory =>

@@ -3,8 +3,8 @@
 // Who publishes what. We own the submission tail and the completion head; the kernel owns the other two. A tail is
 // stored with release semantics after the entries in front of it, a head after the entries were copied out.
 // The submission head is never read: the kernel stores it late, so that a ring can look full with nothing in flight,
-// and whoever waits for completions then waits forever. Instead the user of this class queues at most as many entries as
-// the ring holds before each Submit, and entries are free again when the system call that consumed them returned.
+// and whoever waits for completions then waits forever. Instead the user of this class queues at most as many entries
+// as the ring holds before each Submit, and entries are free again when the system call that consumed them returned.
 //
 // Completions. With DEFER_TASKRUN the kernel only notes that an operation ended; the completion entry appears when this
 // thread enters the kernel with GETEVENTS. Polling the ring's own descriptor does not help: in this mode the note wakes
@@ -101,7 +101,8 @@ internal sealed unsafe class Ring : IDisposable
     /// <summary>Entries that were queued and that the kernel has not taken.</summary>
     internal uint Queued => _queued;
 
-    /// <summary>The next free submission entry, zeroed. The caller keeps <see cref="Queued"/> within the depth.</summary>
+    /// <summary>The next free submission entry, zeroed. The caller keeps <see cref="Queued"/> within the
+    /// depth.</summary>
     internal Libc.SubmissionEntry* Next()
     {
         Libc.SubmissionEntry* entry = _entries + (_tail & _submissionMask);
@@ -130,7 +131,7 @@ internal sealed unsafe class Ring : IDisposable
             }
             else if (errno != Errno.Interrupted)
             {
-                throw new LinuxException("io_uring_enter", errno, "submit: the ring belongs to the thread that made it");
+                throw new LinuxException("io_uring_enter", errno, "submit: only the ring's own thread may");
             }
         }
 
@@ -163,9 +164,9 @@ internal sealed unsafe class Ring : IDisposable
     /// <remarks>
     /// The posting would signal the eventfd once more, to no purpose, as the caller looks at the ring right now. So the
     /// signal is muted for the call, where that is safe: an operation that ends meanwhile is noted (flag, then signal
-    /// unless muted), we unmute and then look at the flag. With full barriers on both sides one of the two sees the other.
-    /// The kernel's side is a locked instruction on x64 only, and only deferred rings write the flag from elsewhere, so
-    /// other cases do without.
+    /// unless muted), we unmute and then look at the flag. With full barriers on both sides one of the two sees the
+    /// other. The kernel's side is a locked instruction on x64 only, and only deferred rings write the flag from
+    /// elsewhere, so other cases do without.
     /// </remarks>
     internal void Collect()
     {
@@ -184,7 +185,7 @@ internal sealed unsafe class Ring : IDisposable
 
         if (result < 0 && errno is not (Errno.Interrupted or Errno.TryAgain or Errno.Busy))
         {
-            throw new LinuxException("io_uring_enter", errno, "reap: the ring belongs to the thread that made it");
+            throw new LinuxException("io_uring_enter", errno, "reap: only the ring's own thread may");
         }
     }
 

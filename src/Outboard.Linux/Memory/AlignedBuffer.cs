@@ -5,7 +5,8 @@ using Outboard.Linux.Native;
 namespace Outboard.Linux.Memory;
 
 /// <summary>Owned, zeroed, page-aligned memory that never moves; freed on disposal.</summary>
-/// <remarks>Pages are taken from the system when they are touched first. Spans and segments of it end with it.</remarks>
+/// <remarks>Pages are taken from the system when they are touched first. Spans and segments of it end with
+/// it.</remarks>
 public sealed class AlignedBuffer : IDisposable
 {
     private readonly nuint _mappedLength;

@@ -1,5 +1,5 @@
-// Regular files and block devices: open, vectored I/O with flags, fallocate, locks, device ioctls; futex for the threads
-// that stand in for io_uring. Numbers are those of x64 and arm64, which differ only where it is said.
+// Regular files and block devices: open, vectored I/O with flags, fallocate, locks, device ioctls; futex for the
+// threads that stand in for io_uring. Numbers are those of x64 and arm64, which differ only where it is said.
 using System.Runtime.InteropServices;
 
 namespace Outboard.Linux.Native;
@@ -40,7 +40,8 @@ internal static partial class Libc
     /// <summary>O_DIRECT, which is one of the few open flags that differ between the architectures.</summary>
     internal static int O_DIRECT => s_isArm64 ? 0x10000 : 0x4000;
 
-    /// <summary><c>struct flock</c>: 0 type (i16), 2 whence (i16), 8 start (i64), 16 length (i64), 24 pid (i32); 32 bytes.</summary>
+    /// <summary><c>struct flock</c>: 0 type (i16), 2 whence (i16), 8 start (i64), 16 length (i64), 24 pid (i32); 32
+    /// bytes.</summary>
     [StructLayout(LayoutKind.Sequential)]
     internal struct FileLock
     {
@@ -51,7 +52,8 @@ internal static partial class Libc
         internal int Process;
     }
 
-    /// <summary>Direct I/O alignment from <c>struct statx</c>: 152 memory (u32), 156 offset (u32); 0 when not told.</summary>
+    /// <summary>Direct I/O alignment from <c>struct statx</c>: 152 memory (u32), 156 offset (u32); 0 when not
+    /// told.</summary>
     internal readonly record struct DirectAlignment(int Memory, int Offset);
 
     [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]

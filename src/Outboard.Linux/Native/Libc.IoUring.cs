@@ -43,8 +43,8 @@ internal static partial class Libc
     private const nint IoUringRegisterNumber = 427;
 
     /// <summary>
-    /// <c>struct io_uring_params</c>, 120 bytes: 0 sq_entries, 4 cq_entries, 8 flags, 12 sq_thread_cpu, 16 sq_thread_idle,
-    /// 20 features, 24 wq_fd, 28 resv[3], 40 sq_off, 80 cq_off.
+    /// <c>struct io_uring_params</c>, 120 bytes: 0 sq_entries, 4 cq_entries, 8 flags, 12 sq_thread_cpu, 16
+    /// sq_thread_idle, 20 features, 24 wq_fd, 28 resv[3], 40 sq_off, 80 cq_off.
     /// </summary>
     [StructLayout(LayoutKind.Sequential)]
     internal struct RingParameters

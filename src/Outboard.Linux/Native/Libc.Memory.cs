@@ -23,7 +23,8 @@ internal static partial class Libc
     internal const long HUGETLBFS_MAGIC = 0x958458F6;
 
     [LibraryImport("libc", SetLastError = true)]
-    internal static unsafe partial void* mmap(void* address, nuint length, int protection, int flags, int fd, long offset);
+    internal static unsafe partial void* mmap(
+        void* address, nuint length, int protection, int flags, int fd, long offset);
 
     [LibraryImport("libc", SetLastError = true)]
     internal static unsafe partial int munmap(void* address, nuint length);
