@@ -7,7 +7,8 @@ using Outboard.Linux.Native;
 namespace Outboard.Linux;
 
 /// <summary>An owned Linux file descriptor; disposing closes it.</summary>
-/// <remarks>Thread safety is that of <see cref="SafeHandle"/>. The number is valid until <see cref="SafeHandle.Dispose()"/>.</remarks>
+/// <remarks>Thread safety is that of <see cref="SafeHandle"/>. The number is valid until
+/// <see cref="SafeHandle.Dispose()"/>.</remarks>
 public sealed class FileDescriptor : SafeHandle
 {
     /// <summary>Takes ownership of <paramref name="number"/>.</summary>
@@ -41,7 +42,8 @@ public sealed class FileDescriptor : SafeHandle
         return copy >= 0 ? new FileDescriptor(copy) : throw new LinuxException("fcntl(F_DUPFD_CLOEXEC)", errno);
     }
 
-    /// <summary>Wraps a descriptor that this process inherited, after checking that it is open, and sets close-on-exec.</summary>
+    /// <summary>Wraps a descriptor that this process inherited, after checking that it is open, and sets
+    /// close-on-exec.</summary>
     /// <param name="number">The number given on the command line.</param>
     /// <exception cref="LinuxException">No such descriptor is open.</exception>
     public static FileDescriptor FromInherited(int number)

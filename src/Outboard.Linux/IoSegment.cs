@@ -6,8 +6,8 @@ namespace Outboard.Linux;
 
 /// <summary>A piece of mapped memory: <c>struct iovec</c> (0 base, 8 length; 16 bytes).</summary>
 /// <remarks>
-/// Only the unsafe islands create non-empty segments, always from a mapping that they hold. A segment that was handed out
-/// is valid until the request it belongs to is completed.
+/// Only the unsafe islands create non-empty segments, always from a mapping that they hold. A segment that was handed
+/// out is valid until the request it belongs to is completed.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential)]
 public readonly struct IoSegment
@@ -27,7 +27,8 @@ public readonly struct IoSegment
     /// <summary>Host address; for alignment checks.</summary>
     public nuint Address => _address;
 
-    /// <summary>The bytes of this segment. Shared with the peer, who may change them at any time: copy before checking.</summary>
+    /// <summary>The bytes of this segment. Shared with the peer, who may change them at any time: copy before
+    /// checking.</summary>
     public Span<byte> Span
     {
         get

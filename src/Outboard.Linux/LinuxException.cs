@@ -43,6 +43,9 @@ public static class Errno
     /// <summary>EIO.</summary>
     public const int InputOutput = 5;
 
+    /// <summary>EBADF.</summary>
+    public const int BadDescriptor = 9;
+
     /// <summary>EAGAIN, the same number as EWOULDBLOCK.</summary>
     public const int TryAgain = 11;
 
@@ -60,6 +63,9 @@ public static class Errno
 
     /// <summary>EEXIST.</summary>
     public const int Exists = 17;
+
+    /// <summary>EISDIR.</summary>
+    public const int IsDirectory = 21;
 
     /// <summary>EINVAL.</summary>
     public const int InvalidArgument = 22;
@@ -79,7 +85,7 @@ public static class Errno
     /// <summary>EPROTO.</summary>
     public const int Protocol = 71;
 
-    /// <summary>EOPNOTSUPP.</summary>
+    /// <summary>EOPNOTSUPP, the same number as ENOTSUP.</summary>
     public const int NotSupported = 95;
 
     /// <summary>EADDRINUSE.</summary>

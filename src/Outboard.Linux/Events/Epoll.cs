@@ -26,7 +26,8 @@ public sealed class Epoll : IDisposable
         _descriptor = _number >= 0 ? new FileDescriptor(_number) : throw new LinuxException("epoll_create1", errno);
     }
 
-    /// <summary>Watches <paramref name="descriptor"/>; <paramref name="tag"/> comes back from <see cref="Wait"/>.</summary>
+    /// <summary>Watches <paramref name="descriptor"/>; <paramref name="tag"/> comes back from
+    /// <see cref="Wait"/>.</summary>
     /// <remarks>A descriptor that is readable when it is added is reported once.</remarks>
     public void Add(FileDescriptor descriptor, ulong tag)
     {

@@ -32,7 +32,8 @@ public sealed class EventFd : IDisposable
     /// <summary>The descriptor, owned by this object.</summary>
     public FileDescriptor Descriptor { get; }
 
-    /// <summary>Adds 1 to the counter, waking whoever waits. A counter that is full already wakes; nothing is lost.</summary>
+    /// <summary>Adds 1 to the counter, waking whoever waits. A counter that is full already wakes; nothing is
+    /// lost.</summary>
     /// <returns>False when the write failed for another reason (the descriptor is not writable).</returns>
     // SAFETY: the kernel reads 8 bytes from a local.
     public unsafe bool Signal()

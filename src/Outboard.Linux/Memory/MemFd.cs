@@ -7,14 +7,16 @@ namespace Outboard.Linux.Memory;
 /// <summary>Creates sealed anonymous shared memory.</summary>
 public static class MemFd
 {
-    /// <summary>Creates a memfd of <paramref name="sizeBytes"/> zero bytes, sealed against shrinking and growing.</summary>
+    /// <summary>Creates a memfd of <paramref name="sizeBytes"/> zero bytes, sealed against shrinking and
+    /// growing.</summary>
     /// <param name="name">Shown in /proc/PID/maps.</param>
     /// <param name="sizeBytes">Size; a multiple of the huge page size when <paramref name="hugePages"/> is set.</param>
     /// <param name="hugePages">Back it with huge pages of the default size.</param>
     public static FileDescriptor Create(string name, ulong sizeBytes, bool hugePages = false)
     {
         FileDescriptor descriptor = CreateUnsealed(name, sizeBytes, hugePages);
-        int result = Libc.fcntl(descriptor.Number, Libc.F_ADD_SEALS, Libc.F_SEAL_SHRINK | Libc.F_SEAL_GROW | Libc.F_SEAL_SEAL);
+        const int seals = Libc.F_SEAL_SHRINK | Libc.F_SEAL_GROW | Libc.F_SEAL_SEAL;
+        int result = Libc.fcntl(descriptor.Number, Libc.F_ADD_SEALS, seals);
         int errno = Libc.LastError();
         if (result < 0)
         {
@@ -33,7 +35,8 @@ public static class MemFd
         return seals >= 0 && (seals & Libc.F_SEAL_SHRINK) != 0;
     }
 
-    /// <summary>Creates a memfd that may still be resized by anyone who holds it; for tests of a hostile peer.</summary>
+    /// <summary>Creates a memfd that may still be resized by anyone who holds it; for tests of a hostile
+    /// peer.</summary>
     public static FileDescriptor CreateUnsealed(string name, ulong sizeBytes, bool hugePages = false)
     {
         uint flags = Libc.MFD_CLOEXEC | Libc.MFD_ALLOW_SEALING | (hugePages ? Libc.MFD_HUGETLB : 0);

@@ -86,7 +86,8 @@ public sealed class MemoryMapping : IDisposable
     private static unsafe nuint MapPages(FileDescriptor descriptor, ulong offset, nuint length, bool writable)
     {
         int protection = Libc.PROT_READ | (writable ? Libc.PROT_WRITE : 0);
-        void* address = Libc.mmap(null, length, protection, Libc.MAP_SHARED | Libc.MAP_NORESERVE, descriptor.Number, (long)offset);
+        const int flags = Libc.MAP_SHARED | Libc.MAP_NORESERVE;
+        void* address = Libc.mmap(null, length, protection, flags, descriptor.Number, (long)offset);
         int errno = Libc.LastError();
         if ((nint)address == -1)
         {

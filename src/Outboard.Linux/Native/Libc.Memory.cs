@@ -7,7 +7,11 @@ internal static partial class Libc
 {
     internal const int PROT_READ = 1;
     internal const int PROT_WRITE = 2;
+    internal const int PROT_EXECUTE = 4;
     internal const int MAP_SHARED = 1;
+    internal const int MAP_PRIVATE = 2;
+    internal const int MAP_ANONYMOUS = 0x20;
+    internal const int MAP_POPULATE = 0x8000;
     internal const int MAP_NORESERVE = 0x4000;
     internal const int MADV_DONTDUMP = 16;
     internal const uint MFD_CLOEXEC = 1;
@@ -19,7 +23,8 @@ internal static partial class Libc
     internal const long HUGETLBFS_MAGIC = 0x958458F6;
 
     [LibraryImport("libc", SetLastError = true)]
-    internal static unsafe partial void* mmap(void* address, nuint length, int protection, int flags, int fd, long offset);
+    internal static unsafe partial void* mmap(
+        void* address, nuint length, int protection, int flags, int fd, long offset);
 
     [LibraryImport("libc", SetLastError = true)]
     internal static unsafe partial int munmap(void* address, nuint length);

@@ -20,7 +20,8 @@ internal static partial class Libc
     internal const int MSG_NOSIGNAL = 0x4000;
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
 
-    /// <summary>The kernel's own limit of descriptors in one message (SCM_MAX_FD); a buffer for all of them never truncates.</summary>
+    /// <summary>The kernel's own limit of descriptors in one message (SCM_MAX_FD); a buffer for all of them never
+    /// truncates.</summary>
     internal const int MaxDescriptorsPerMessage = 253;
 
     internal const int ControlHeaderBytes = 16;

@@ -39,7 +39,8 @@ internal static partial class Libc
     [LibraryImport("libc", SetLastError = true)]
     private static unsafe partial int statx(int fd, byte* path, int flags, uint mask, byte* result);
 
-    /// <summary>The errno of the last call on this thread. To be read in the very next statement after the call.</summary>
+    /// <summary>The errno of the last call on this thread. To be read in the very next statement after the
+    /// call.</summary>
     internal static int LastError() => Marshal.GetLastPInvokeError();
 
     internal static string ErrorText(int errno) => $"{Marshal.GetPInvokeErrorMessage(errno)} [errno {errno}]";

@@ -6,9 +6,11 @@ namespace Outboard.Linux.Sockets;
 
 internal static class DescriptorPassing
 {
-    /// <summary>Receives up to <paramref name="buffer"/>.Length bytes; received descriptors are appended, close-on-exec.</summary>
+    /// <summary>Receives up to <paramref name="buffer"/>.Length bytes; received descriptors are appended,
+    /// close-on-exec.</summary>
     /// <returns>Bytes received, 0 at the end of the stream, -1 when nothing is there now.</returns>
-    /// <exception cref="LinuxException">The connection failed, or the kernel had to drop descriptors (MSG_CTRUNC).</exception>
+    /// <exception cref="LinuxException">The connection failed, or the kernel had to drop descriptors
+    /// (MSG_CTRUNC).</exception>
     // SAFETY: every pointer is to a fixed buffer or to the stack and outlives the call; lengths are the buffers' own.
     internal static unsafe int TryReceive(FileDescriptor socket, Span<byte> buffer, List<FileDescriptor> descriptors)
     {
@@ -40,7 +42,8 @@ internal static class DescriptorPassing
         TakeDescriptors(control, (int)message.ControlLength, descriptors);
         if ((message.Flags & Libc.MSG_CTRUNC) != 0)
         {
-            throw new LinuxException("recvmsg", Errno.Protocol, "descriptors were dropped: raise the limit of open files");
+            const string remedy = "descriptors were dropped: raise the limit of open files";
+            throw new LinuxException("recvmsg", Errno.Protocol, remedy);
         }
 
         return (int)received;
@@ -49,7 +52,8 @@ internal static class DescriptorPassing
     /// <summary>Sends bytes, with the descriptors on the first of them.</summary>
     /// <returns>Bytes accepted, -1 when the socket's buffer is full.</returns>
     // SAFETY: as above; the control buffer holds exactly the descriptors that are counted.
-    internal static unsafe int TrySend(FileDescriptor socket, ReadOnlySpan<byte> buffer, ReadOnlySpan<FileDescriptor> descriptors)
+    internal static unsafe int TrySend(
+        FileDescriptor socket, ReadOnlySpan<byte> buffer, ReadOnlySpan<FileDescriptor> descriptors)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, Libc.MaxDescriptorsPerMessage);
         int payloadBytes = Libc.ControlHeaderBytes + (4 * descriptors.Length);

@@ -19,7 +19,8 @@ public sealed class UnixListener : IDisposable
         _path = path;
     }
 
-    /// <summary>Binds to <paramref name="path"/> and listens. A socket that a dead process left there is replaced.</summary>
+    /// <summary>Binds to <paramref name="path"/> and listens. A socket that a dead process left there is
+    /// replaced.</summary>
     /// <exception cref="LinuxException">Another process listens there, or the path cannot be bound.</exception>
     public static UnixListener Bind(string path)
     {
@@ -88,7 +89,8 @@ public sealed class UnixListener : IDisposable
         }
         catch (SocketException error)
         {
-            throw new LinuxException("bind", error.NativeErrorCode, $"{path} exists and is no socket: remove it or choose another path");
+            string subject = $"{path} exists and is no socket: remove it or choose another path";
+            throw new LinuxException("bind", error.NativeErrorCode, subject);
         }
 
         throw new LinuxException("bind", Errno.AddressInUse, $"another process listens on {path}");

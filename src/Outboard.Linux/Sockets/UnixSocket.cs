@@ -78,10 +78,13 @@ public sealed class UnixSocket : IDisposable
         }
     }
 
-    /// <summary>Sends all bytes, with the descriptors on the first of them. The descriptors stay the caller's.</summary>
+    /// <summary>Sends all bytes, with the descriptors on the first of them. The descriptors stay the
+    /// caller's.</summary>
     /// <exception cref="LinuxException">The connection failed.</exception>
     public async ValueTask SendAsync(
-        ReadOnlyMemory<byte> buffer, ReadOnlyMemory<FileDescriptor> descriptors, CancellationToken cancellation = default)
+        ReadOnlyMemory<byte> buffer,
+        ReadOnlyMemory<FileDescriptor> descriptors,
+        CancellationToken cancellation = default)
     {
         int sent = DescriptorPassing.TrySend(_descriptor, buffer.Span, descriptors.Span);
         while (sent < 0 && !descriptors.IsEmpty)
