@@ -1,12 +1,13 @@
 #!/bin/bash
 # peer.sh - runs a program of the peers tree, which is made first when it is missing.
 #
-#   eng/peer.sh PROGRAM [ARGUMENT...]
+#   eng/peer.sh [--die-with-parent] PROGRAM [ARGUMENT...]
 #
 # The program sees this machine's files at their own paths; only /usr (and with it /bin and /lib) is the tree's, in a
 # mount namespace that ends with the program. Every step is an exec: the process id, standard streams, inherited file
 # descriptors, signals and exit status are the program's own. Without root a user namespace is used; then the program
 # believes to be root, but has the caller's rights. Exit status 126 means that the program could not be started.
+# With --die-with-parent the kernel kills the program when the thread that started it ends, however that happens.
 set -euo pipefail
 
 fail() {
@@ -14,7 +15,12 @@ fail() {
   exit 126
 }
 
-PROGRAM=${1:?usage: peer.sh PROGRAM [ARGUMENT...]}
+leash=()
+if [ "${1:-}" = --die-with-parent ]; then
+  leash=(setpriv --pdeathsig KILL)
+  shift
+fi
+PROGRAM=${1:?usage: peer.sh [--die-with-parent] PROGRAM [ARGUMENT...]}
 ENG=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 FOLDER=$("$ENG/peers.sh" < /dev/null) || exit 126
 TREE=$FOLDER/tree
@@ -32,7 +38,7 @@ namespace=(unshare --mount)
 unset LD_LIBRARY_PATH LD_PRELOAD
 export PATH=/usr/sbin:/usr/bin:/usr/libexec
 # the host's loader cache names libraries that the tree lacks: without it the loader searches its own folders
-exec "${namespace[@]}" /bin/sh -c '
+exec "${namespace[@]}" "${leash[@]}" /bin/sh -c '
   tree=$1; shift
   [ ! -e /etc/ld.so.cache ] || mount --bind /dev/null /etc/ld.so.cache || exit 126
   mount --bind "$tree/usr" /usr || exit 126
