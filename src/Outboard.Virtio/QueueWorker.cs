@@ -252,7 +252,7 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <returns>Whether the worker may sleep.</returns>
     private bool TrySleep()
     {
-        if (!_commands.IsEmpty)
+        if (_stopping || !_commands.IsEmpty)
         {
             return false;
         }
