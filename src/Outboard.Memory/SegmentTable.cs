@@ -1,0 +1,127 @@
+// Storage for the translated buffers of every descriptor chain in flight on one queue: one slot for each chain.
+//
+// A slot holds InlineCapacity segments in one slab (one cache line: a block request has three). A longer chain moves to
+// a block of its own, which is kept for the next long chain in that slot unless it is very large. Nothing is allocated
+// for a chain that fits. A guest decides how long chains are, so the bytes of all blocks are counted: a queue stops
+// taking chains while OverflowBytes exceeds its budget.
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Outboard.Linux;
+
+namespace Outboard.Memory;
+
+/// <summary>Segments of all chains in flight on a queue. Used by that queue's thread only.</summary>
+public sealed class SegmentTable : IDisposable
+{
+    /// <summary>Segments of a chain that needs no block of its own: 64 bytes, one cache line.</summary>
+    public const int InlineCapacity = 4;
+
+    /// <summary>Largest block (in segments) that a slot keeps after use.</summary>
+    private const int KeptCapacity = 256;
+
+    private const int CacheLineBytes = 64;
+
+    private readonly Block[] _blocks;
+    private nuint _slab;
+
+    /// <summary>Creates a table of <paramref name="slots"/> slots.</summary>
+    // SAFETY: allocates native memory of a size computed here; freed in Dispose.
+    public unsafe SegmentTable(int slots)
+    {
+        _blocks = new Block[slots];
+        _slab = (nuint)NativeMemory.AlignedAlloc((nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
+    }
+
+    /// <summary>Bytes of blocks beyond the slab.</summary>
+    public long OverflowBytes { get; private set; }
+
+    /// <summary>The segments <paramref name="start"/> .. start + count of a slot. Valid until the slot is used again.</summary>
+    // SAFETY: the range is checked against the slot's capacity; slot memory lives as long as this table.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public unsafe Span<IoSegment> Segments(int slot, int start, int count)
+    {
+        ref readonly Block block = ref _blocks[slot];
+        int capacity = block.Address == 0 ? InlineCapacity : block.Capacity;
+        if ((uint)start > (uint)capacity || (uint)count > (uint)(capacity - start))
+        {
+            ThrowOutside();
+        }
+
+        return new Span<IoSegment>(AddressOf(slot, in block) + start, count);
+    }
+
+    /// <summary>Appends a segment to a slot that has <paramref name="count"/> of them.</summary>
+    // SAFETY: count is below the slot's capacity after the growth check; the slot's memory has that capacity.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal unsafe void Append(int slot, ref int count, IoSegment segment)
+    {
+        ref Block block = ref _blocks[slot];
+        if (count >= (block.Address == 0 ? InlineCapacity : block.Capacity))
+        {
+            Grow(slot, ref block);
+        }
+
+        AddressOf(slot, in block)[count] = segment;
+        count++;
+    }
+
+    /// <summary>Tells that a slot's chain is done, so that a very large block can be given back.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public void Release(int slot)
+    {
+        if (_blocks[slot].Capacity > KeptCapacity)
+        {
+            Free(ref _blocks[slot]);
+        }
+    }
+
+    /// <summary>Frees all memory.</summary>
+    // SAFETY: each address was allocated by this object and is freed once.
+    public unsafe void Dispose()
+    {
+        for (int i = 0; i < _blocks.Length; i++)
+        {
+            Free(ref _blocks[i]);
+        }
+
+        NativeMemory.AlignedFree((void*)_slab);
+        _slab = 0;
+    }
+
+    // SAFETY: slot was bounds-checked by the access to _blocks that gave the caller its block.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private unsafe IoSegment* AddressOf(int slot, in Block block) =>
+        block.Address == 0 ? (IoSegment*)_slab + ((nint)slot * InlineCapacity) : (IoSegment*)block.Address;
+
+    // SAFETY: copies the slot's segments into a larger allocation before the old one is freed.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private unsafe void Grow(int slot, ref Block block)
+    {
+        int capacity = block.Address == 0 ? InlineCapacity : block.Capacity;
+        int larger = capacity * 4;
+        IoSegment* memory = (IoSegment*)NativeMemory.Alloc((nuint)larger * (nuint)sizeof(IoSegment));
+        new Span<IoSegment>(AddressOf(slot, in block), capacity).CopyTo(new Span<IoSegment>(memory, larger));
+        Free(ref block);
+        block = new Block { Address = (nuint)memory, Capacity = larger };
+        OverflowBytes += (long)larger * sizeof(IoSegment);
+    }
+
+    // SAFETY: frees an address that Grow allocated and forgets it.
+    private unsafe void Free(ref Block block)
+    {
+        if (block.Address != 0)
+        {
+            OverflowBytes -= (long)block.Capacity * sizeof(IoSegment);
+            NativeMemory.Free((void*)block.Address);
+            block = default;
+        }
+    }
+
+    private static void ThrowOutside() => throw new InvalidOperationException("segment range outside its slot");
+
+    private struct Block
+    {
+        internal nuint Address;
+        internal int Capacity;
+    }
+}

@@ -1,0 +1,75 @@
+// The device's configuration space, and the channel on which this side tells that it changed.
+using Microsoft.Extensions.Logging;
+using Outboard.VhostUser.Channel;
+using Outboard.VhostUser.Protocol;
+
+namespace Outboard.VhostUser.Backend;
+
+internal sealed partial class BackendSession
+{
+    private readonly BackendChannel _backendChannel = new();
+
+    /// <summary>Answers any range; bytes beyond the device's space are zero, as front-ends ask with sizes of their own.</summary>
+    private Reply GetConfig(VhostUserMessage message)
+    {
+        ConfigPayload head = message.Read<ConfigPayload>();
+        if (head.SizeBytes != message.Payload.Length - ConfigPayload.Bytes)
+        {
+            // An error is an empty payload: vhost-user "VHOST_USER_GET_CONFIG".
+            _log.LogWarning("GET_CONFIG: size: {Size} in a payload of {Bytes} bytes", head.SizeBytes, message.Payload.Length);
+            return Reply.Payload([]);
+        }
+
+        byte[] payload = new byte[message.Payload.Length];
+        message.Payload.Span[..ConfigPayload.Bytes].CopyTo(payload);
+        _device.Config.Read(head.Offset, payload.AsSpan(ConfigPayload.Bytes));
+        return Reply.Payload(payload);
+    }
+
+    private Reply SetConfig(VhostUserMessage message)
+    {
+        ConfigPayload head = message.Read<ConfigPayload>();
+        if (head.SizeBytes != message.Payload.Length - ConfigPayload.Bytes)
+        {
+            throw new ProtocolException("SET_CONFIG", "size", $"{head.SizeBytes} in a payload of {message.Payload.Length} bytes");
+        }
+
+        if (head.Flags > ConfigPayload.Migration)
+        {
+            throw new ProtocolException("SET_CONFIG", "flags", $"0x{head.Flags:x}");
+        }
+
+        ReadOnlySpan<byte> bytes = message.Payload.Span[ConfigPayload.Bytes..];
+        return _device.WriteConfig(head.Offset, bytes, head.Flags == ConfigPayload.Migration)
+            ? Reply.Done
+            : throw new ProtocolException("SET_CONFIG", "offset", $"{bytes.Length} bytes at {head.Offset} may not be written");
+    }
+
+    private async ValueTask<Reply> SetBackendReqFdAsync(VhostUserMessage message)
+    {
+        if (message.Attachments.Count != 1)
+        {
+            throw new ProtocolException("SET_BACKEND_REQ_FD", "descriptors", "none came");
+        }
+
+        try
+        {
+            await _backendChannel.ReplaceAsync(message.Attachments[0].ToChannel()).ConfigureAwait(false);
+            return Reply.Done;
+        }
+        catch (IOException error)
+        {
+            throw new ProtocolException("SET_BACKEND_REQ_FD", "descriptors", error.Message, error);
+        }
+    }
+
+    /// <summary>May be called on any thread, and waits for nobody.</summary>
+    private void OnConfigChanged()
+    {
+        if ((_protocolFeatures & (ProtocolFeatures.Config | ProtocolFeatures.BackendReq))
+            == (ProtocolFeatures.Config | ProtocolFeatures.BackendReq))
+        {
+            _backendChannel.Post(BackendRequest.ConfigChangeMsg, []);
+        }
+    }
+}

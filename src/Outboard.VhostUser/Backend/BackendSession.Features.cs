@@ -1,0 +1,99 @@
+// Negotiation, ownership, status and reset.
+using Outboard.Virtio.Spec;
+using Outboard.VhostUser.Channel;
+using Outboard.VhostUser.Protocol;
+
+namespace Outboard.VhostUser.Backend;
+
+internal sealed partial class BackendSession
+{
+    private Reply GetFeatures() => Reply.Value(_offeredFeatures);
+
+    /// <summary>May come several times, also while rings run. Without protocol features every ring is enabled.</summary>
+    private async ValueTask<Reply> SetFeaturesAsync(VhostUserMessage message)
+    {
+        ulong features = message.Read<ulong>();
+        ulong unknown = features & ~(_offeredFeatures | ToleratedFeatures);
+        if (unknown != 0)
+        {
+            _status &= ~VirtioStatus.FeaturesOk;
+            throw new ProtocolException("SET_FEATURES", "features", $"0x{unknown:x} was not offered");
+        }
+
+        _features = features & _offeredFeatures;
+        _device.AcceptFeatures(_features & ~VirtioFeatures.ProtocolFeatures);
+        if ((features & VirtioFeatures.ProtocolFeatures) == 0)
+        {
+            foreach (Vring vring in _vrings)
+            {
+                await EnableAsync(vring, enabled: true, starts: false).ConfigureAwait(false);
+            }
+        }
+
+        return Reply.Done;
+    }
+
+    /// <summary>Marks the start of a session; some front-ends send it late or twice, so it changes nothing.</summary>
+    private static Reply SetOwner() => Reply.Done;
+
+    /// <summary>Deprecated: disables all rings, as the specification advises, and keeps the connection's state.</summary>
+    private async ValueTask<Reply> ResetOwnerAsync()
+    {
+        foreach (Vring vring in _vrings)
+        {
+            await EnableAsync(vring, enabled: false, starts: false).ConfigureAwait(false);
+        }
+
+        return Reply.Done;
+    }
+
+    private Reply GetProtocolFeatures() => Reply.Value((ulong)_offeredProtocolFeatures);
+
+    private Reply SetProtocolFeatures(VhostUserMessage message)
+    {
+        ProtocolFeatures features = (ProtocolFeatures)message.Read<ulong>();
+        ProtocolFeatures unknown = features & ~_offeredProtocolFeatures;
+        if (unknown != 0)
+        {
+            throw new ProtocolException("SET_PROTOCOL_FEATURES", "features", $"0x{(ulong)unknown:x} was not offered");
+        }
+
+        // The acknowledgement of this very message already follows what it negotiates.
+        _protocolFeatures = features;
+        return Reply.Done;
+    }
+
+    private Reply GetQueueNum() => Reply.Value((ulong)_device.QueueCount);
+
+    private Reply SetStatus(VhostUserMessage message)
+    {
+        ulong status = message.Read<ulong>();
+        if (status > byte.MaxValue)
+        {
+            throw new ProtocolException("SET_STATUS", "status", $"0x{status:x} has more than 8 bits");
+        }
+
+        _status = (VirtioStatus)status;
+        _needsReset &= status != 0;
+        return Reply.Done;
+    }
+
+    private Reply GetStatus() =>
+        Reply.Value((ulong)(_needsReset ? _status | VirtioStatus.DeviceNeedsReset : _status));
+
+    /// <summary>Initial device state; memory, owner and protocol features stay.</summary>
+    private async ValueTask<Reply> ResetDeviceAsync()
+    {
+        await StopAllAsync().ConfigureAwait(false);
+        foreach (Vring vring in _vrings)
+        {
+            vring.IsEnabled = false;
+            vring.AvailableIndex = 0;
+        }
+
+        _device.Reset();
+        _status = VirtioStatus.None;
+        _needsReset = false;
+        return Reply.Done;
+    }
+}

@@ -1,0 +1,246 @@
+// Setting rings up, starting, enabling and stopping them.
+using Outboard.Virtio;
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Spec;
+using Outboard.VhostUser.Channel;
+using Outboard.VhostUser.Protocol;
+
+namespace Outboard.VhostUser.Backend;
+
+internal sealed partial class BackendSession
+{
+    private Reply SetVringNum(VhostUserMessage message)
+    {
+        VringStatePayload state = message.Read<VringStatePayload>();
+        Vring vring = StoppedVring("SET_VRING_NUM", state.Index);
+        int limit = _device.MaxQueueSize(vring.Index);
+        if (state.Num == 0 || state.Num > (uint)limit || (state.Num & (state.Num - 1)) != 0)
+        {
+            throw new ProtocolException(
+                "SET_VRING_NUM", "num", $"{state.Num} is no power of two from 1 to {limit}, the device's largest queue size");
+        }
+
+        vring.Size = (int)state.Num;
+        return Reply.Done;
+    }
+
+    private Reply SetVringAddr(VhostUserMessage message)
+    {
+        VringAddressPayload address = message.Read<VringAddressPayload>();
+        Vring vring = VringAt("SET_VRING_ADDR", address.Index);
+        VringUserAddresses addresses = new(address.Descriptor, address.Available, address.Used);
+        if (vring.Running is not null)
+        {
+            // On a running ring only logging may change, which is not built.
+            return vring.Addresses == addresses
+                ? Reply.Done
+                : throw new ProtocolException("SET_VRING_ADDR", "addresses", $"queue {vring.Index} is running");
+        }
+
+        RequireAligned(address.Descriptor, 16, "descriptor");
+        RequireAligned(address.Available, 2, "available");
+        RequireAligned(address.Used, 4, "used");
+        _ = Translate(addresses);
+        vring.Addresses = addresses;
+        return Reply.Done;
+    }
+
+    private Reply SetVringBase(VhostUserMessage message)
+    {
+        VringStatePayload state = message.Read<VringStatePayload>();
+        Vring vring = StoppedVring("SET_VRING_BASE", state.Index);
+        if (state.Num > ushort.MaxValue)
+        {
+            throw new ProtocolException("SET_VRING_BASE", "num", $"0x{state.Num:x} has more than 16 bits");
+        }
+
+        vring.AvailableIndex = (ushort)state.Num;
+        return Reply.Done;
+    }
+
+    /// <summary>Stops the ring: answered when nothing is in flight any more. Also for a ring that never ran.</summary>
+    private async ValueTask<Reply> GetVringBaseAsync(VhostUserMessage message)
+    {
+        VringStatePayload state = message.Read<VringStatePayload>();
+        Vring vring = VringAt("GET_VRING_BASE", state.Index);
+        await StopAsync(vring).ConfigureAwait(false);
+        vring.DropNotifiers();
+        return Reply.VringState(state.Index, vring.AvailableIndex);
+    }
+
+    /// <summary>Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.</summary>
+    private async ValueTask<Reply> SetVringKickAsync(VhostUserMessage message)
+    {
+        (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_KICK", message);
+        if (vring.Running is not null)
+        {
+            // A new kick descriptor for a running ring: hand the ring over anew, from where it stands.
+            await StopAsync(vring, keepsCall: true).ConfigureAwait(false);
+        }
+
+        vring.Kick?.Dispose();
+        vring.Kick = notifier;
+        vring.HasKick = true;
+        await TryStartAsync(vring, "SET_VRING_KICK").ConfigureAwait(false);
+        return Reply.Done;
+    }
+
+    private async ValueTask<Reply> SetVringCallAsync(VhostUserMessage message)
+    {
+        (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_CALL", message);
+        if (vring.Running is { } running)
+        {
+            await running.ReplaceCallAsync(notifier).ConfigureAwait(false);
+        }
+        else
+        {
+            vring.Call?.Dispose();
+            vring.Call = notifier;
+        }
+
+        return Reply.Done;
+    }
+
+    private Reply SetVringErr(VhostUserMessage message)
+    {
+        (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_ERR", message);
+        vring.ReplaceError(notifier);
+        return Reply.Done;
+    }
+
+    private async ValueTask<Reply> SetVringEnableAsync(VhostUserMessage message)
+    {
+        VringStatePayload state = message.Read<VringStatePayload>();
+        Vring vring = VringAt("SET_VRING_ENABLE", state.Index);
+        if (state.Num > 1)
+        {
+            throw new ProtocolException("SET_VRING_ENABLE", "num", $"{state.Num} is neither 0 nor 1");
+        }
+
+        await EnableAsync(vring, state.Num == 1, starts: true).ConfigureAwait(false);
+        return Reply.Done;
+    }
+
+    private static async Task EnableAsync(Vring vring, bool enabled, bool starts)
+    {
+        vring.IsEnabled = enabled;
+        vring.StartsEnabled = enabled && starts;
+        if (vring.Running is { } running)
+        {
+            if (enabled && starts)
+            {
+                await running.StartAsync().ConfigureAwait(false);
+            }
+
+            await running.EnableAsync(enabled).ConfigureAwait(false);
+        }
+    }
+
+    private async Task TryStartAsync(Vring vring, string request)
+    {
+        if (!vring.IsComplete)
+        {
+            return;
+        }
+
+        VringSetup setup = new()
+        {
+            Index = vring.Index,
+            Size = vring.Size,
+            Addresses = Translate(vring.Addresses!.Value),
+            AvailableIndex = vring.AvailableIndex,
+            Features = _features,
+            Memory = _memory,
+        };
+        QueueLinks links = new()
+        {
+            Kick = vring.Kick,
+            Call = vring.Call,
+            IsStarted = vring.StartsEnabled,
+            IsEnabled = vring.IsEnabled,
+            Faulted = OnFaulted,
+            Failed = OnFailed,
+        };
+        try
+        {
+            vring.Running = await _device.StartQueue(setup, links, _workers.For(vring.Index)).ConfigureAwait(false);
+            vring.Kick = null;
+            vring.Call = null;
+        }
+        catch (VringSetupException error)
+        {
+            throw new ProtocolException(request, error.Field, error.Message, error);
+        }
+    }
+
+    /// <summary>Stops a ring if it runs, and notes where it stands.</summary>
+    private static async Task StopAsync(Vring vring, bool keepsCall = false)
+    {
+        if (vring.Running is { } running)
+        {
+            vring.Running = null;
+            vring.Call = keepsCall ? await running.TakeCallAsync().ConfigureAwait(false) : null;
+            vring.AvailableIndex = await running.StopAsync().ConfigureAwait(false);
+            vring.HasKick = false;
+        }
+    }
+
+    private async Task StopAllAsync()
+    {
+        foreach (Vring vring in _vrings)
+        {
+            await StopAsync(vring).ConfigureAwait(false);
+        }
+    }
+
+    private Vring VringAt(string request, uint index) => index < (uint)_vrings.Length
+        ? _vrings[index]
+        : throw new ProtocolException(request, "index", $"{index}: the device has {_vrings.Length} queues");
+
+    private Vring StoppedVring(string request, uint index)
+    {
+        Vring vring = VringAt(request, index);
+        return vring.Running is null
+            ? vring
+            : throw new ProtocolException(request, "index", $"queue {index} is running: stop it by GET_VRING_BASE first");
+    }
+
+    /// <summary>The ring and the notifier of SET_VRING_KICK, CALL or ERR; null for "no descriptor".</summary>
+    private (Vring Vring, Notifier? Notifier) TakeNotifier(string request, VhostUserMessage message)
+    {
+        VringDescriptorPayload payload = message.Read<VringDescriptorPayload>();
+        Vring vring = VringAt(request, (uint)payload.Index);
+        if (payload.HasDescriptor != (message.Attachments.Count == 1))
+        {
+            throw new ProtocolException(
+                request, "descriptors", $"{message.Attachments.Count} came, bit 8 of 0x{payload.Value:x} tells otherwise");
+        }
+
+        try
+        {
+            return (vring, payload.HasDescriptor ? message.Attachments[0].ToNotifier() : null);
+        }
+        catch (IOException error)
+        {
+            throw new ProtocolException(request, "descriptors", error.Message, error);
+        }
+    }
+
+    private static void RequireAligned(ulong address, ulong bytes, string field)
+    {
+        if (address % bytes != 0)
+        {
+            throw new ProtocolException("SET_VRING_ADDR", field, $"0x{address:x} is not aligned to {bytes}");
+        }
+    }
+
+    private VringAddresses Translate(VringUserAddresses addresses) => new(
+        TranslateUserAddress(addresses.Descriptors, "descriptor"),
+        TranslateUserAddress(addresses.Available, "available"),
+        TranslateUserAddress(addresses.Used, "used"));
+
+    private ulong TranslateUserAddress(ulong address, string field) =>
+        _memory.TryTranslateUserAddress(address, out ulong guestAddress)
+            ? guestAddress
+            : throw new ProtocolException("SET_VRING_ADDR", field, $"0x{address:x} is in no memory region");
+}

@@ -1,0 +1,28 @@
+// What a request handler answers.
+using Outboard.VhostUser.Channel;
+using Outboard.VhostUser.Protocol;
+
+namespace Outboard.VhostUser.Backend;
+
+/// <summary>The answer to a request.</summary>
+internal readonly struct Reply
+{
+    private readonly byte[]? _payload;
+
+    private Reply(byte[] payload) => _payload = payload;
+
+    /// <summary>Done: acknowledged if the front-end asked for that.</summary>
+    internal static Reply Done => default;
+
+    /// <summary>The request's own reply; null when it has none.</summary>
+    internal byte[]? OwnPayload => _payload;
+
+    /// <summary>A u64.</summary>
+    internal static Reply Value(ulong value) => new(VhostUserMessage.PayloadOf(value));
+
+    /// <summary>A vring state.</summary>
+    internal static Reply VringState(uint index, uint num) => new(VhostUserMessage.PayloadOf(new VringStatePayload(index, num)));
+
+    /// <summary>These bytes.</summary>
+    internal static Reply Payload(byte[] payload) => new(payload);
+}

@@ -1,0 +1,22 @@
+// What comes with a message besides bytes. A session asks for what it needs: a shared memory object, a notifier, a
+// channel; only the channel that received it knows what it is made of (a descriptor, a window, a doorbell).
+using Outboard.Memory;
+using Outboard.Virtio;
+
+namespace Outboard.VhostUser.Channel;
+
+/// <summary>Something that came with a message. Each conversion hands ownership over; what is not converted is disposed.</summary>
+public abstract class Attachment : IDisposable
+{
+    /// <summary>As shared memory.</summary>
+    public abstract SharedMemory ToSharedMemory();
+
+    /// <summary>As a notifier.</summary>
+    public abstract Notifier ToNotifier();
+
+    /// <summary>As a channel for messages in the other direction.</summary>
+    public abstract VhostUserChannel ToChannel();
+
+    /// <inheritdoc/>
+    public abstract void Dispose();
+}

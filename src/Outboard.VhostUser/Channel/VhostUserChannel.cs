@@ -1,0 +1,22 @@
+// The seam between a session and what carries its messages: a UNIX socket, or a virtio device inside a guest.
+namespace Outboard.VhostUser.Channel;
+
+/// <summary>Carries messages with their attachments. One reader and one writer at a time.</summary>
+public abstract class VhostUserChannel : IAsyncDisposable
+{
+    /// <summary>Waits for the next message.</summary>
+    /// <returns>The message, to be disposed by the caller; null when the peer has closed the channel.</returns>
+    /// <exception cref="Protocol.ProtocolException">What arrived is no message; the channel is unusable.</exception>
+    /// <exception cref="IOException">The channel failed.</exception>
+    public abstract ValueTask<VhostUserMessage?> ReceiveAsync(CancellationToken cancellation = default);
+
+    /// <summary>Sends a message and disposes it.</summary>
+    /// <exception cref="IOException">The channel failed.</exception>
+    public abstract ValueTask SendAsync(VhostUserMessage message, CancellationToken cancellation = default);
+
+    /// <summary>Ends the channel, so that a pending receive returns null. May be called from any thread.</summary>
+    public abstract void Close();
+
+    /// <inheritdoc/>
+    public abstract ValueTask DisposeAsync();
+}

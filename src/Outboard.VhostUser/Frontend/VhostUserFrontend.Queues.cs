@@ -1,0 +1,66 @@
+// Starting and stopping queues, in the order that every back-end accepts.
+using Outboard.VhostUser.Protocol;
+using Outboard.Virtio.Queue.Driver;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.VhostUser.Frontend;
+
+public sealed partial class VhostUserFrontend
+{
+    /// <summary>Entries of the indirect table that each chain may use.</summary>
+    private const int IndirectEntries = 16;
+
+    /// <summary>Gives the back-end its memory: by slots when it has them, as a table otherwise.</summary>
+    public Task ShareMemoryAsync(DriverMemory memory, CancellationToken cancellation = default) =>
+        Has(ProtocolFeatures.ConfigureMemSlots) ? AddMemRegAsync(memory, cancellation) : SetMemTableAsync([memory], cancellation);
+
+    /// <summary>Makes a queue in <paramref name="memory"/>, which was shared, and starts it.</summary>
+    /// <param name="index">The queue's index.</param>
+    /// <param name="size">Descriptors: a power of two up to 32768.</param>
+    /// <param name="memory">Where the ring is laid out.</param>
+    /// <param name="cancellation">Gives up waiting for replies.</param>
+    public async Task<FrontendQueue> StartQueueAsync(
+        int index, int size, DriverMemory memory, CancellationToken cancellation = default)
+    {
+        bool indirect = _options.UseIndirect && (Features & VirtioFeatures.IndirectDescriptors) != 0;
+        SplitDriverQueue ring = new(index, size, memory, Features, indirect ? IndirectEntries : 0);
+        FrontendQueue queue = new(ring, memory);
+        await ResumeQueueAsync(queue, 0, cancellation).ConfigureAwait(false);
+        return queue;
+    }
+
+    /// <summary>Starts a queue that exists, at this or at another back-end than before.</summary>
+    /// <param name="queue">The queue.</param>
+    /// <param name="availableIndex">Where the device goes on, as <see cref="StopQueueAsync"/> told.</param>
+    /// <param name="cancellation">Gives up waiting for replies.</param>
+    public async Task ResumeQueueAsync(FrontendQueue queue, ushort availableIndex, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(queue);
+        int index = queue.Ring.Index;
+        await SetVringNumAsync(index, queue.Ring.Size, cancellation).ConfigureAwait(false);
+        await SetVringBaseAsync(index, availableIndex, cancellation).ConfigureAwait(false);
+        await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, cancellation).ConfigureAwait(false);
+        await SetVringCallAsync(index, queue.Call, cancellation).ConfigureAwait(false);
+        await SetVringKickAsync(index, queue.Kick, cancellation).ConfigureAwait(false);
+        if ((Features & VirtioFeatures.ProtocolFeatures) != 0)
+        {
+            await SetVringEnableAsync(index, true, cancellation).ConfigureAwait(false);
+        }
+
+        // Requests of before may be in the ring already; their kick went to an earlier back-end.
+        queue.Kick.Signal();
+    }
+
+    /// <summary>Stops a queue; everything in flight is completed when this returns.</summary>
+    /// <returns>The next available index.</returns>
+    public async Task<ushort> StopQueueAsync(FrontendQueue queue, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(queue);
+        if ((Features & VirtioFeatures.ProtocolFeatures) != 0)
+        {
+            await SetVringEnableAsync(queue.Ring.Index, false, cancellation).ConfigureAwait(false);
+        }
+
+        return await GetVringBaseAsync(queue.Ring.Index, cancellation).ConfigureAwait(false);
+    }
+}

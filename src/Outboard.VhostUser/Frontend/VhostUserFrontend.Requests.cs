@@ -1,0 +1,169 @@
+// One method for each request of the front-end.
+using System.Runtime.InteropServices;
+using Outboard.Linux.Events;
+using Outboard.Memory;
+using Outboard.VhostUser.Channel;
+using Outboard.VhostUser.Protocol;
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Queue.Driver;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.VhostUser.Frontend;
+
+public sealed partial class VhostUserFrontend
+{
+    /// <summary>GET_FEATURES: virtio features that the back-end offers.</summary>
+    public Task<ulong> GetFeaturesAsync(CancellationToken cancellation = default) =>
+        RequestValueAsync(FrontendRequest.GetFeatures, cancellation);
+
+    /// <summary>SET_FEATURES.</summary>
+    public async Task SetFeaturesAsync(ulong features, CancellationToken cancellation = default)
+    {
+        await RequestAsync(FrontendRequest.SetFeatures, VhostUserMessage.PayloadOf(features), cancellation).ConfigureAwait(false);
+        Features = features;
+    }
+
+    /// <summary>SET_OWNER: begins the session.</summary>
+    public Task SetOwnerAsync(CancellationToken cancellation = default) =>
+        RequestAsync(FrontendRequest.SetOwner, [], cancellation);
+
+    /// <summary>RESET_OWNER, deprecated.</summary>
+    public Task ResetOwnerAsync(CancellationToken cancellation = default) =>
+        RequestAsync(FrontendRequest.ResetOwner, [], cancellation);
+
+    /// <summary>SET_MEM_TABLE: replaces all memory by up to 8 memories.</summary>
+    public Task SetMemTableAsync(IReadOnlyList<DriverMemory> memories, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(memories);
+        MemoryRegionPayload[] regions = [.. memories.Select(Describe)];
+        byte[] payload = VhostUserMessage.PayloadOf(
+            new MemoryTablePayload((uint)memories.Count, 0), MemoryMarshal.AsBytes<MemoryRegionPayload>(regions));
+        return RequestAsync(FrontendRequest.SetMemTable, payload, cancellation, [.. memories.Select(Pass)]);
+    }
+
+    /// <summary>SET_VRING_NUM.</summary>
+    public Task SetVringNumAsync(int index, int size, CancellationToken cancellation = default) =>
+        RequestVringAsync(FrontendRequest.SetVringNum, index, (uint)size, cancellation);
+
+    /// <summary>SET_VRING_ADDR, with addresses of this process.</summary>
+    public Task SetVringAddrAsync(int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        ulong shift = memory.UserAddress - memory.GuestAddress;
+        VringAddressPayload payload = new(
+            (uint)index, 0, addresses.Descriptors + shift, addresses.Used + shift, addresses.Available + shift, 0);
+        return RequestAsync(FrontendRequest.SetVringAddr, VhostUserMessage.PayloadOf(payload), cancellation);
+    }
+
+    /// <summary>SET_VRING_BASE: the next available index.</summary>
+    public Task SetVringBaseAsync(int index, ushort availableIndex, CancellationToken cancellation = default) =>
+        RequestVringAsync(FrontendRequest.SetVringBase, index, availableIndex, cancellation);
+
+    /// <summary>GET_VRING_BASE: stops the ring.</summary>
+    /// <returns>The next available index.</returns>
+    public async Task<ushort> GetVringBaseAsync(int index, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, 0));
+        ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
+        return reply.Length == payload.Length
+            ? (ushort)MemoryMarshal.Read<VringStatePayload>(reply.Span).Num
+            : throw new ProtocolException("GET_VRING_BASE", "size", $"{reply.Length} bytes of reply, 8 are due") { IsFatal = true };
+    }
+
+    /// <summary>SET_VRING_KICK; without an eventfd the back-end polls.</summary>
+    public Task SetVringKickAsync(int index, EventFd? kick, CancellationToken cancellation = default) =>
+        RequestNotifierAsync(FrontendRequest.SetVringKick, index, kick, cancellation);
+
+    /// <summary>SET_VRING_CALL; without an eventfd the back-end signals nothing.</summary>
+    public Task SetVringCallAsync(int index, EventFd? call, CancellationToken cancellation = default) =>
+        RequestNotifierAsync(FrontendRequest.SetVringCall, index, call, cancellation);
+
+    /// <summary>SET_VRING_ERR.</summary>
+    public Task SetVringErrAsync(int index, EventFd? error, CancellationToken cancellation = default) =>
+        RequestNotifierAsync(FrontendRequest.SetVringErr, index, error, cancellation);
+
+    /// <summary>GET_PROTOCOL_FEATURES.</summary>
+    public async Task<ProtocolFeatures> GetProtocolFeaturesAsync(CancellationToken cancellation = default) =>
+        (ProtocolFeatures)await RequestValueAsync(FrontendRequest.GetProtocolFeatures, cancellation).ConfigureAwait(false);
+
+    /// <summary>SET_PROTOCOL_FEATURES.</summary>
+    public async Task SetProtocolFeaturesAsync(ProtocolFeatures features, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf((ulong)features);
+        await RequestAsync(FrontendRequest.SetProtocolFeatures, payload, cancellation).ConfigureAwait(false);
+        ProtocolFeatures = features;
+    }
+
+    /// <summary>GET_QUEUE_NUM.</summary>
+    public Task<ulong> GetQueueNumAsync(CancellationToken cancellation = default) =>
+        RequestValueAsync(FrontendRequest.GetQueueNum, cancellation);
+
+    /// <summary>SET_VRING_ENABLE.</summary>
+    public Task SetVringEnableAsync(int index, bool enabled, CancellationToken cancellation = default) =>
+        RequestVringAsync(FrontendRequest.SetVringEnable, index, enabled ? 1U : 0U, cancellation);
+
+    /// <summary>GET_CONFIG.</summary>
+    /// <exception cref="ProtocolException">The back-end has no such part of a configuration space.</exception>
+    public async Task<byte[]> GetConfigAsync(uint offset, int sizeBytes, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf(new ConfigPayload(offset, (uint)sizeBytes, 0), new byte[sizeBytes]);
+        ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetConfig, payload, cancellation).ConfigureAwait(false);
+        return reply.Length == payload.Length
+            ? reply[ConfigPayload.Bytes..].ToArray()
+            : throw new ProtocolException("GET_CONFIG", "size", $"{reply.Length} bytes of reply to a request of {payload.Length}");
+    }
+
+    /// <summary>SET_CONFIG.</summary>
+    public Task SetConfigAsync(uint offset, ReadOnlyMemory<byte> bytes, bool isMigration = false, CancellationToken cancellation = default)
+    {
+        ConfigPayload head = new(offset, (uint)bytes.Length, isMigration ? ConfigPayload.Migration : 0);
+        return RequestAsync(FrontendRequest.SetConfig, VhostUserMessage.PayloadOf(head, bytes.Span), cancellation);
+    }
+
+    /// <summary>RESET_DEVICE: stops all rings, initial device state.</summary>
+    public Task ResetDeviceAsync(CancellationToken cancellation = default) =>
+        RequestAsync(FrontendRequest.ResetDevice, [], cancellation);
+
+    /// <summary>GET_MAX_MEM_SLOTS.</summary>
+    public Task<ulong> GetMaxMemSlotsAsync(CancellationToken cancellation = default) =>
+        RequestValueAsync(FrontendRequest.GetMaxMemSlots, cancellation);
+
+    /// <summary>ADD_MEM_REG.</summary>
+    public Task AddMemRegAsync(DriverMemory memory, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        byte[] payload = VhostUserMessage.PayloadOf(new SingleMemoryRegionPayload(0, Describe(memory)));
+        return RequestAsync(FrontendRequest.AddMemReg, payload, cancellation, Pass(memory));
+    }
+
+    /// <summary>REM_MEM_REG: answered when the back-end uses nothing of it any more.</summary>
+    public Task RemMemRegAsync(DriverMemory memory, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(memory);
+        byte[] payload = VhostUserMessage.PayloadOf(new SingleMemoryRegionPayload(0, Describe(memory)));
+        return RequestAsync(FrontendRequest.RemMemReg, payload, cancellation);
+    }
+
+    /// <summary>SET_STATUS.</summary>
+    public Task SetStatusAsync(VirtioStatus status, CancellationToken cancellation = default) =>
+        RequestAsync(FrontendRequest.SetStatus, VhostUserMessage.PayloadOf((ulong)status), cancellation);
+
+    /// <summary>GET_STATUS.</summary>
+    public async Task<VirtioStatus> GetStatusAsync(CancellationToken cancellation = default) =>
+        (VirtioStatus)await RequestValueAsync(FrontendRequest.GetStatus, cancellation).ConfigureAwait(false);
+
+    private Task RequestVringAsync(FrontendRequest request, int index, uint num, CancellationToken cancellation) =>
+        RequestAsync(request, VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, num)), cancellation);
+
+    private Task RequestNotifierAsync(FrontendRequest request, int index, EventFd? notifier, CancellationToken cancellation)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf(new VringDescriptorPayload(index, notifier is not null));
+        Attachment[] attachments = notifier is null ? [] : [new DescriptorAttachment(notifier.Descriptor.Duplicate())];
+        return RequestAsync(request, payload, cancellation, attachments);
+    }
+
+    private static MemoryRegionPayload Describe(DriverMemory memory) =>
+        new(memory.GuestAddress, memory.SizeBytes, memory.UserAddress, 0);
+
+    private static DescriptorAttachment Pass(DriverMemory memory) => new(memory.File.Descriptor.Duplicate());
+}

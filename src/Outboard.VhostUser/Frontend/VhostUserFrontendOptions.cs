@@ -1,0 +1,23 @@
+// How a front-end talks to a back-end.
+using Outboard.Virtio.Spec;
+using Outboard.VhostUser.Protocol;
+
+namespace Outboard.VhostUser.Frontend;
+
+/// <summary>How a front-end talks to a back-end.</summary>
+public sealed record VhostUserFrontendOptions
+{
+    /// <summary>Longest wait for a reply; a back-end that takes longer counts as gone.</summary>
+    public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Protocol features to accept, of those offered.</summary>
+    public ProtocolFeatures ProtocolFeatures { get; init; } =
+        ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
+        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status;
+
+    /// <summary>Virtio features to accept, of those offered.</summary>
+    public ulong Features { get; init; } = ~(VirtioFeatures.Reserved & ~VirtioFeatures.OfferedByRings);
+
+    /// <summary>Whether chains use indirect tables, when the back-end has them.</summary>
+    public bool UseIndirect { get; init; }
+}

@@ -1,0 +1,66 @@
+// Payload layouts, vhost-user "Message Specification": C structures in the host's byte order, naturally aligned.
+using System.Runtime.InteropServices;
+
+namespace Outboard.VhostUser.Protocol;
+
+/// <summary>Vring state: 0 index u32, 4 num u32.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct VringStatePayload(uint Index, uint Num);
+
+/// <summary>Vring address: 0 index u32, 4 flags u32 (bit 0: log), 8 descriptor u64, 16 used u64, 24 available u64, 32 log u64.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct VringAddressPayload(
+    uint Index, uint Flags, ulong Descriptor, ulong Used, ulong Available, ulong Log);
+
+/// <summary>Memory region: 0 guest address u64, 8 size u64, 16 user address u64, 24 mmap offset u64.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct MemoryRegionPayload(ulong GuestAddress, ulong SizeBytes, ulong UserAddress, ulong MmapOffset)
+{
+    /// <summary>Bytes of a region.</summary>
+    public const int Bytes = 32;
+}
+
+/// <summary>Single memory region: 0 padding u64, 8 region.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct SingleMemoryRegionPayload(ulong Padding, MemoryRegionPayload Region);
+
+/// <summary>Head of a memory table: 0 number of regions u32, 4 padding u32; then the regions.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct MemoryTablePayload(uint Count, uint Padding)
+{
+    /// <summary>Most regions of a table.</summary>
+    public const int MaxRegions = 8;
+
+    /// <summary>Bytes of the head.</summary>
+    public const int Bytes = 8;
+}
+
+/// <summary>Head of a configuration message: 0 offset u32, 4 size u32, 8 flags u32; then the bytes.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct ConfigPayload(uint Offset, uint SizeBytes, uint Flags)
+{
+    /// <summary>Bytes of the head.</summary>
+    public const int Bytes = 12;
+
+    /// <summary>Flag of SET_CONFIG: the front-end restores the space after a migration.</summary>
+    public const uint Migration = 1;
+}
+
+/// <summary>The u64 of SET_VRING_KICK, CALL and ERR: bits 0 to 7 the index, bit 8 no descriptor.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct VringDescriptorPayload(ulong Value)
+{
+    private const ulong NoDescriptorBit = 1 << 8;
+
+    /// <summary>Builds the value.</summary>
+    public VringDescriptorPayload(int index, bool hasDescriptor)
+        : this((uint)index | (hasDescriptor ? 0 : NoDescriptorBit))
+    {
+    }
+
+    /// <summary>The ring's index.</summary>
+    public int Index => (int)(Value & 0xFF);
+
+    /// <summary>Whether a descriptor comes with the message.</summary>
+    public bool HasDescriptor => (Value & NoDescriptorBit) == 0;
+}

@@ -1,0 +1,81 @@
+// Guest memory as a driver without a guest has it: one sealed memfd, from which rings and buffers are allocated.
+// Allocation is a bump of an offset: what a driver allocates lives as long as the memory.
+using Outboard.Linux;
+using Outboard.Linux.Memory;
+using Outboard.Memory;
+
+namespace Outboard.Virtio.Queue.Driver;
+
+/// <summary>A piece of driver memory: where the device finds it, and where it is here.</summary>
+public readonly record struct DriverBuffer(ulong GuestAddress, IoSegment Memory)
+{
+    /// <summary>Bytes.</summary>
+    public uint Length => (uint)Memory.Length;
+
+    /// <summary>The bytes.</summary>
+    public Span<byte> Span => Memory.Span;
+
+    /// <summary>A part of this buffer.</summary>
+    public DriverBuffer Slice(uint offset, uint length) => new(GuestAddress + offset, Memory.Slice(offset, length));
+}
+
+/// <summary>Shared memory for a driver. Not thread-safe while allocating.</summary>
+public sealed class DriverMemory : IDisposable
+{
+    private readonly FileSharedMemory _file;
+    private readonly MemoryRegion _region;
+    private ulong _allocated;
+
+    /// <summary>Creates memory.</summary>
+    /// <param name="sizeBytes">Size in bytes; rounded up to whole pages.</param>
+    /// <param name="guestAddress">Guest physical address of the first byte.</param>
+    /// <param name="hugePages">Back it with huge pages.</param>
+    public DriverMemory(ulong sizeBytes, ulong guestAddress = 0x1_0000_0000, bool hugePages = false)
+    {
+        ulong unit = hugePages ? 2UL << 20 : (ulong)Environment.SystemPageSize;
+        SizeBytes = (sizeBytes + unit - 1) / unit * unit;
+        _file = new FileSharedMemory(MemFd.Create("outboard-driver-memory", SizeBytes, hugePages));
+        MemoryMapping mapping = _file.Map(0, SizeBytes);
+        UserAddress = mapping.Segment.Address;
+        _region = new MemoryRegion(guestAddress, UserAddress, mapping);
+        Memory = GuestMemory.Create([_region]);
+    }
+
+    /// <summary>Guest physical address of the first byte.</summary>
+    public ulong GuestAddress => _region.GuestAddress;
+
+    /// <summary>Address in this process, as a vhost-user front-end tells it.</summary>
+    public ulong UserAddress { get; }
+
+    /// <summary>Bytes.</summary>
+    public ulong SizeBytes { get; }
+
+    /// <summary>The shared memory object, to be passed to the device.</summary>
+    public FileSharedMemory File => _file;
+
+    /// <summary>The memory for translation.</summary>
+    public GuestMemory Memory { get; }
+
+    /// <summary>Allocates a piece.</summary>
+    /// <param name="bytes">Bytes, not 0.</param>
+    /// <param name="alignment">A power of two.</param>
+    /// <exception cref="GuestMemoryException">The memory is used up.</exception>
+    public DriverBuffer Allocate(uint bytes, uint alignment = 64)
+    {
+        ulong start = (_allocated + alignment - 1) & ~((ulong)alignment - 1);
+        if (bytes > SizeBytes || start > SizeBytes - bytes)
+        {
+            throw new GuestMemoryException($"driver memory of {SizeBytes} bytes is used up ({bytes} more wanted)");
+        }
+
+        _allocated = start + bytes;
+        return new DriverBuffer(GuestAddress + start, _region.Segment.Slice((long)start, bytes));
+    }
+
+    /// <summary>Unmaps the memory. No device uses it any more.</summary>
+    public void Dispose()
+    {
+        _region.Dispose();
+        _file.Dispose();
+    }
+}

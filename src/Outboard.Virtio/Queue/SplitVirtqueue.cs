@@ -1,0 +1,282 @@
+// The device's side of a split virtqueue, virtio-v1.3 "2.7 Split Virtqueues".
+//
+// The algorithm, with the order that each step needs. D is the device (this code), G the guest's driver.
+//
+//   Take      T1  D reads avail.idx                                    acquire: T2, T3 see what G wrote before idx
+//             T2  D reads avail.ring[next], the head                   once
+//             T3  D reads each descriptor, 16 bytes                    once, into a local; only the local is used
+//   Return    R1  D writes the buffers, then used.ring[used] = head    plain
+//             R2  D writes used.idx (Publish)                          release: G sees R1 if it sees R2
+//   Call      C1  full fence                                           R2 before C2, or a call could be lost:
+//             C2  D reads used_event (or avail.flags)                    G writes used_event, fences, reads used.idx
+//   Sleep     S1  D writes avail_event = next (or used.flags = 0)
+//             S2  full fence                                           S1 before S3, or a kick could be lost:
+//             S3  D reads avail.idx; if it moved, do not sleep           G writes avail.idx, fences, reads avail_event
+//
+// On x64 the acquire and the release cost nothing; C1 and S2 cost one locked instruction for each batch, not for each
+// request. Everything the guest wrote is read once and checked before use: a fault parks the queue.
+using System.Runtime.CompilerServices;
+using Outboard.Memory;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Virtio.Queue;
+
+/// <summary>The device's side of a split virtqueue.</summary>
+internal sealed class SplitVirtqueue : Virtqueue
+{
+    private readonly bool _hasEventIndex;
+    private readonly bool _hasIndirect;
+    private readonly uint _mask;
+
+    private MemoryWindow _table;
+    private MemoryWindow _available;
+    private MemoryWindow _used;
+
+    private ushort _nextAvailable;
+    private ushort _seenAvailable;
+    private ushort _nextUsed;
+    private ushort _publishedUsed;
+    private ushort _calledUsed;
+    private int _regionHint;
+    private bool _kicksSuppressed;
+
+    internal SplitVirtqueue(VringSetup setup)
+        : base(setup)
+    {
+        if (setup.Size is < 1 or > SplitRing.MaxSize || (setup.Size & (setup.Size - 1)) != 0)
+        {
+            Dispose();
+            throw new VringSetupException("num", $"queue size {setup.Size} is no power of two up to {SplitRing.MaxSize}");
+        }
+
+        _mask = (uint)setup.Size - 1;
+        _hasEventIndex = (setup.Features & VirtioFeatures.EventIndex) != 0;
+        _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
+        if (!TryMapRings())
+        {
+            Dispose();
+            throw new VringSetupException(
+                "addr",
+                $"the ring of queue {setup.Index} is misaligned or not in guest memory " +
+                $"(desc 0x{Addresses.Descriptors:x}, avail 0x{Addresses.Available:x}, used 0x{Addresses.Used:x})");
+        }
+
+        _nextAvailable = setup.AvailableIndex;
+        _seenAvailable = setup.AvailableIndex;
+        _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
+        _publishedUsed = _nextUsed;
+        _calledUsed = _nextUsed;
+    }
+
+    public override ushort AvailableIndex => _nextAvailable;
+
+    public override bool HasUnpublished => _nextUsed != _publishedUsed;
+
+    public override bool HasAvailable =>
+        Fault == VirtqueueFault.None
+        && (_nextAvailable != _seenAvailable || _available.ReadAcquire16(SplitRing.IndexOffset) != _nextAvailable);
+
+    public override bool TryTake(out DescriptorChain chain)
+    {
+        chain = default;
+        if (_nextAvailable == _seenAvailable && !LookForMore())
+        {
+            return false;
+        }
+
+        if (IsOverBudget)
+        {
+            return false;
+        }
+
+        uint head = _available.Read<ushort>(SplitRing.EntriesOffset + (2 * (_nextAvailable & _mask)));
+        if (head > _mask)
+        {
+            return Refuse(VirtqueueFault.HeadOutOfRange);
+        }
+
+        if (IsHeld((int)head))
+        {
+            return Refuse(VirtqueueFault.HeadInFlight);
+        }
+
+        Walk walk = new() { Slot = (int)head, Hint = _regionHint, Readable = -1 };
+        VirtqueueFault fault = Follow(_table, head, _mask + 1, isIndirect: false, ref walk);
+        if (fault != VirtqueueFault.None)
+        {
+            return Refuse(fault);
+        }
+
+        _regionHint = walk.Hint;
+        _nextAvailable++;
+        chain = Hold(walk.Slot, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
+        return true;
+    }
+
+    public override void Publish()
+    {
+        _used.WriteRelease16(SplitRing.IndexOffset, _nextUsed);
+        _publishedUsed = _nextUsed;
+    }
+
+    public override bool ShouldCall()
+    {
+        ushort old = _calledUsed;
+        ushort now = _publishedUsed;
+        if (old == now)
+        {
+            return false;
+        }
+
+        _calledUsed = now;
+        Interlocked.MemoryBarrier();
+        return _hasEventIndex
+            ? SplitRing.Passes(_available.Read<ushort>(SplitRing.UsedEventOffset(Size)), now, old)
+            : (_available.Read<ushort>(SplitRing.FlagsOffset) & SplitRing.NoInterrupt) == 0;
+    }
+
+    public override bool ArmKicks()
+    {
+        _kicksSuppressed = false;
+        if (_hasEventIndex)
+        {
+            _used.Write(SplitRing.AvailableEventOffset(Size), _nextAvailable);
+        }
+        else
+        {
+            _used.Write<ushort>(SplitRing.FlagsOffset, 0);
+        }
+
+        Interlocked.MemoryBarrier();
+        return HasAvailable;
+    }
+
+    public override void SuppressKicks()
+    {
+        // With the event index a stale avail_event is suppression enough: the driver kicks once in 65536 entries.
+        if (!_hasEventIndex && !_kicksSuppressed)
+        {
+            _used.Write(SplitRing.FlagsOffset, SplitRing.NoNotify);
+            _kicksSuppressed = true;
+        }
+    }
+
+    private protected override bool TryMapRings() =>
+        Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table) && _table.IsAligned(16)
+        && Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available) && _available.IsAligned(2)
+        && Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used) && _used.IsAligned(4);
+
+    private protected override void PutUsed(int slot, uint written)
+    {
+        _used.Write(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)), new SplitUsedElement((uint)slot, written));
+        _nextUsed++;
+    }
+
+    private bool LookForMore()
+    {
+        if (Fault != VirtqueueFault.None)
+        {
+            return false;
+        }
+
+        ushort now = _available.ReadAcquire16(SplitRing.IndexOffset);
+        uint fresh = (ushort)(now - _nextAvailable);
+        if (fresh > _mask + 1)
+        {
+            return Refuse(VirtqueueFault.AvailableIndexJumped);
+        }
+
+        _seenAvailable = now;
+        return fresh != 0;
+    }
+
+    private bool Refuse(VirtqueueFault fault)
+    {
+        Fault = fault;
+        _seenAvailable = _nextAvailable;
+        return false;
+    }
+
+    /// <summary>Follows a chain through one table, translating each buffer into the walk's slot.</summary>
+    private VirtqueueFault Follow(MemoryWindow table, uint index, uint limit, bool isIndirect, ref Walk walk)
+    {
+        GuestMemory memory = Memory;
+        uint entries = table.Length / SplitRing.DescriptorBytes;
+        for (uint length = 0; length < limit; length++)
+        {
+            SplitDescriptor descriptor = table.Read<SplitDescriptor>(index * SplitRing.DescriptorBytes);
+            if ((descriptor.Flags & SplitRing.Indirect) != 0)
+            {
+                return isIndirect ? VirtqueueFault.IndirectMisplaced : FollowIndirect(in descriptor, ref walk);
+            }
+
+            if ((descriptor.Flags & SplitRing.Write) != 0)
+            {
+                walk.Readable = walk.Readable < 0 ? walk.Count : walk.Readable;
+            }
+            else if (walk.Readable >= 0)
+            {
+                return VirtqueueFault.ReadableAfterWritable;
+            }
+
+            if (!TryAppendBuffer(memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
+            {
+                return VirtqueueFault.BufferOutsideMemory;
+            }
+
+            if ((descriptor.Flags & SplitRing.Next) == 0)
+            {
+                return VirtqueueFault.None;
+            }
+
+            index = descriptor.Next;
+            if (index >= entries)
+            {
+                return VirtqueueFault.NextOutOfRange;
+            }
+        }
+
+        return VirtqueueFault.ChainTooLong;
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private VirtqueueFault FollowIndirect(in SplitDescriptor descriptor, ref Walk walk)
+    {
+        if (!_hasIndirect)
+        {
+            return VirtqueueFault.IndirectNotNegotiated;
+        }
+
+        if ((descriptor.Flags & SplitRing.Next) != 0)
+        {
+            return VirtqueueFault.IndirectMisplaced;
+        }
+
+        uint entries = descriptor.Length / SplitRing.DescriptorBytes;
+        uint limit = Math.Max(_mask + 1, MaxIndirectDescriptors);
+        if (entries == 0 || entries > limit || descriptor.Length % SplitRing.DescriptorBytes != 0)
+        {
+            return VirtqueueFault.IndirectTableSize;
+        }
+
+        if (!Memory.TryGetWindow(descriptor.Address, descriptor.Length, out MemoryWindow table))
+        {
+            return VirtqueueFault.IndirectTableOutsideMemory;
+        }
+
+        return Follow(table, 0, entries, isIndirect: true, ref walk);
+    }
+
+    private struct Walk
+    {
+        internal int Slot;
+
+        /// <summary>Segments so far.</summary>
+        internal int Count;
+
+        /// <summary>Segments that are readable; -1 until the first writable descriptor.</summary>
+        internal int Readable;
+
+        internal int Hint;
+    }
+}

@@ -1,0 +1,277 @@
+// The device's side of a virtqueue: what split and packed rings have in common. A queue is touched by one thread, its
+// worker's. Chains are taken, answered in any order, and published in batches:
+//
+//   TryTake -> (device works) -> Complete -> ... -> Publish -> one call, if the driver wants one
+//
+// Each chain in flight has a slot (the index of its head descriptor or its buffer id), which holds its translated
+// buffers until it is completed. A generation number in the slot makes sure that it is completed exactly once.
+// Not here: dirty logging, IOMMU translation, in-flight tracking.
+using System.Runtime.CompilerServices;
+using Outboard.Linux;
+using Outboard.Memory;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Virtio.Queue;
+
+/// <summary>The device's side of a virtqueue.</summary>
+public abstract class Virtqueue : IDisposable
+{
+    /// <summary>
+    /// Longest indirect table that is followed when the queue itself is shorter. Linux drivers build tables longer than
+    /// a small queue; 1024 is also the most segments that one system call takes.
+    /// </summary>
+    public const int MaxIndirectDescriptors = 1024;
+
+    /// <summary>
+    /// Memory for the buffers of unusually long chains, for each queue. Above it no chain is taken until others are
+    /// completed, so that a guest cannot make this process grow without bound.
+    /// </summary>
+    public const long SegmentBudgetBytes = 8 << 20;
+
+    private readonly SegmentTable _segments;
+    private readonly ChainSlot[] _slots;
+    private readonly int _ownerThread;
+    private int _inFlight;
+    private bool _isDisposed;
+
+    private protected Virtqueue(VringSetup setup)
+    {
+        Index = setup.Index;
+        Size = setup.Size;
+        Features = setup.Features;
+        Addresses = setup.Addresses;
+        Memory = setup.Memory;
+        _ownerThread = Environment.CurrentManagedThreadId;
+        _segments = new SegmentTable(setup.Size);
+        _slots = new ChainSlot[setup.Size];
+    }
+
+    /// <summary>The queue's index in its device.</summary>
+    public int Index { get; }
+
+    /// <summary>Queue size in descriptors.</summary>
+    public int Size { get; }
+
+    /// <summary>Where the ring lies.</summary>
+    public VringAddresses Addresses { get; }
+
+    /// <summary>Why the queue is parked, or <see cref="VirtqueueFault.None"/>.</summary>
+    public VirtqueueFault Fault { get; private protected set; }
+
+    /// <summary>Chains taken and not completed.</summary>
+    public int InFlight => _inFlight;
+
+    /// <summary>Whether completed chains wait for <see cref="Publish"/>.</summary>
+    public abstract bool HasUnpublished { get; }
+
+    /// <summary>The next available index, as a front-end wants it when the ring is stopped.</summary>
+    public abstract ushort AvailableIndex { get; }
+
+    /// <summary>Whether the driver has made something available that was not taken. A hint: a look, no validation.</summary>
+    public abstract bool HasAvailable { get; }
+
+    /// <summary>Where completions from other threads are handed to the owner; set by the queue's worker.</summary>
+    internal Action<PendingRequest, uint>? RemoteCompletion { get; set; }
+
+    private protected ulong Features { get; }
+
+    private protected GuestMemory Memory { get; private set; }
+
+    private protected bool IsOverBudget => _segments.OverflowBytes > SegmentBudgetBytes && _inFlight > 0;
+
+    /// <summary>Makes the queue for a ring.</summary>
+    /// <exception cref="VringSetupException">Size, alignment or placement of the ring is wrong.</exception>
+    public static Virtqueue Create(VringSetup setup)
+    {
+        ArgumentNullException.ThrowIfNull(setup);
+        return new SplitVirtqueue(setup);
+    }
+
+    /// <summary>Takes the next available chain.</summary>
+    /// <returns>False when there is none, when the queue is faulted, or when too much is in flight.</returns>
+    public abstract bool TryTake(out DescriptorChain chain);
+
+    /// <summary>Makes completed chains visible to the driver.</summary>
+    public abstract void Publish();
+
+    /// <summary>Whether the driver wants a call for what was published since the last time this was asked.</summary>
+    public abstract bool ShouldCall();
+
+    /// <summary>Asks the driver for kicks, before the worker sleeps.</summary>
+    /// <returns>True when something became available meanwhile: do not sleep.</returns>
+    public abstract bool ArmKicks();
+
+    /// <summary>Tells the driver that kicks are not needed, while the worker looks by itself.</summary>
+    public abstract void SuppressKicks();
+
+    /// <summary>Adopts another memory snapshot. Nothing may be in flight whose buffers it lacks.</summary>
+    /// <returns>False when the ring is not in the new memory; the queue is faulted then.</returns>
+    public bool TryAdopt(GuestMemory memory)
+    {
+        Memory = memory;
+        if (TryMapRings())
+        {
+            return true;
+        }
+
+        Fault = VirtqueueFault.RingOutsideMemory;
+        return false;
+    }
+
+    /// <summary>Frees the buffers' storage. Nothing may be in flight.</summary>
+    public void Dispose()
+    {
+        _isDisposed = true;
+        _segments.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Finds the ring in <see cref="Memory"/>.</summary>
+    private protected abstract bool TryMapRings();
+
+    /// <summary>Writes a used entry, not yet visible.</summary>
+    private protected abstract void PutUsed(int slot, uint written);
+
+    internal ReadOnlySpan<IoSegment> ReadableSegments(int slot)
+    {
+        ref readonly ChainSlot info = ref _slots[slot];
+        return _segments.Segments(slot, info.ReadableStart, info.ReadableCount);
+    }
+
+    internal ReadOnlySpan<IoSegment> WritableSegments(int slot)
+    {
+        ref readonly ChainSlot info = ref _slots[slot];
+        return _segments.Segments(slot, info.WritableStart, info.WritableCount);
+    }
+
+    internal uint Generation(int slot) => _slots[slot].Generation;
+
+    /// <summary>Notes that a request outlives its handler's call, and gives the number that completes it.</summary>
+    internal uint Detach(int slot)
+    {
+        _slots[slot].Detached = true;
+        return _slots[slot].Generation;
+    }
+
+    /// <summary>Whether the request that had this generation was detached (and perhaps completed meanwhile).</summary>
+    internal bool IsDetached(int slot, uint generation) =>
+        _slots[slot].Detached || _slots[slot].Generation != generation;
+
+    internal void CheckHeld(int slot, uint generation)
+    {
+        if (!_slots[slot].InFlight || _slots[slot].Generation != generation)
+        {
+            throw new InvariantException($"queue {Index}: the request in slot {slot} was completed before");
+        }
+    }
+
+    /// <summary>Returns a chain to the driver. On the owner's thread; from others it is handed over.</summary>
+    internal void Complete(int slot, uint generation, uint written)
+    {
+        if (Environment.CurrentManagedThreadId != _ownerThread)
+        {
+            Action<PendingRequest, uint> handOver = RemoteCompletion
+                ?? throw new InvariantException($"queue {Index}: completed on a foreign thread, and no worker owns it");
+            handOver(new PendingRequest(this, slot, generation), written);
+            return;
+        }
+
+        if (_isDisposed)
+        {
+            // The queue failed and was taken down with requests outstanding; nobody waits for this one any more.
+            return;
+        }
+
+        CheckHeld(slot, generation);
+        ref ChainSlot info = ref _slots[slot];
+        info.InFlight = false;
+        info.Generation++;
+        _inFlight--;
+        PutUsed(slot, written);
+        _segments.Release(slot);
+    }
+
+    /// <summary>Drops the first bytes of the readable buffers.</summary>
+    internal void SkipReadable(int slot, int bytes)
+    {
+        ref ChainSlot info = ref _slots[slot];
+        Span<IoSegment> segments = _segments.Segments(slot, info.ReadableStart, info.ReadableCount);
+        int whole = 0;
+        while (bytes > 0 && bytes >= segments[whole].Length)
+        {
+            bytes -= (int)segments[whole].Length;
+            whole++;
+        }
+
+        if (bytes > 0)
+        {
+            segments[whole] = segments[whole].Slice(bytes, segments[whole].Length - bytes);
+        }
+
+        info.ReadableStart += whole;
+        info.ReadableCount -= whole;
+    }
+
+    /// <summary>Cuts the last bytes off the writable buffers, when they lie in one segment.</summary>
+    internal bool TryCutTrailer(int slot, int bytes, out IoSegment trailer)
+    {
+        ref ChainSlot info = ref _slots[slot];
+        trailer = default;
+        if (info.WritableCount == 0)
+        {
+            return false;
+        }
+
+        Span<IoSegment> segments = _segments.Segments(slot, info.WritableStart, info.WritableCount);
+        ref IoSegment last = ref segments[^1];
+        if (last.Length < bytes)
+        {
+            return false;
+        }
+
+        trailer = last.Slice(last.Length - bytes, bytes);
+        if (last.Length == bytes)
+        {
+            info.WritableCount--;
+        }
+        else
+        {
+            last = last.Slice(0, last.Length - bytes);
+        }
+
+        return true;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private protected bool IsHeld(int slot) => _slots[slot].InFlight;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private protected bool TryAppendBuffer(GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
+        memory.TryAppend(address, length, _segments, slot, ref count, ref hint);
+
+    /// <summary>Notes a chain as taken: <paramref name="readable"/> segments, then the writable ones.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private protected DescriptorChain Hold(int slot, int readable, int total)
+    {
+        ref ChainSlot info = ref _slots[slot];
+        info.ReadableStart = 0;
+        info.ReadableCount = readable;
+        info.WritableStart = readable;
+        info.WritableCount = total - readable;
+        info.InFlight = true;
+        info.Detached = false;
+        _inFlight++;
+        return new DescriptorChain(this, slot);
+    }
+
+    private struct ChainSlot
+    {
+        internal int ReadableStart;
+        internal int ReadableCount;
+        internal int WritableStart;
+        internal int WritableCount;
+        internal uint Generation;
+        internal bool InFlight;
+        internal bool Detached;
+    }
+}

@@ -1,0 +1,308 @@
+// The thread that serves queues: the data plane. One worker serves one or many queues; a queue has one worker.
+//
+// A turn of the loop: carry out commands; let each active queue take requests; hand file operations to the kernel and
+// take their completions; publish each queue's completed chains and call its driver once. A queue with nothing to do is
+// armed (its driver kicks again) and leaves the active list, so that an idle queue costs nothing.
+//
+// Before the worker sleeps it looks again for a while (PollingWindow), since a wake-up costs far more than a look; the
+// drivers are told that no kick is needed meanwhile. An idle worker sleeps in one epoll_wait, on its queues' kicks, on
+// the completions of its file operations and on commands. Kick eventfds are edge-triggered and never read.
+//
+// Nothing on the way of a request allocates, locks or throws.
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using Outboard.Linux.Events;
+using Outboard.Linux.Files;
+using Outboard.Virtio.Queue;
+
+namespace Outboard.Virtio;
+
+/// <summary>How a worker behaves.</summary>
+public sealed record QueueWorkerOptions
+{
+    /// <summary>Longest time that a worker looks for work before it sleeps; zero never polls.</summary>
+    public TimeSpan MaxPolling { get; init; } = TimeSpan.FromMicroseconds(50);
+
+    /// <summary>The engine for asynchronous file I/O.</summary>
+    public FileIoEngineKind FileEngine { get; init; } = FileIoEngineKind.Automatic;
+
+    /// <summary>File operations that one worker may have in flight.</summary>
+    public int FileDepth { get; init; } = 256;
+
+    /// <summary>Called once, on the worker's thread, before it serves; for placement on a CPU.</summary>
+    public Action? OnThreadStart { get; init; }
+}
+
+/// <summary>A thread that serves queues.</summary>
+public sealed class QueueWorker : IAsyncDisposable
+{
+    private const ulong WakeTag = ulong.MaxValue;
+    private const ulong FilesTag = ulong.MaxValue - 1;
+
+    /// <summary>Turns between two looks at the kicks of sleeping queues while others are busy.</summary>
+    private const int TurnsBetweenLooks = 64;
+
+    private readonly QueueWorkerOptions _options;
+    private readonly PollingWindow _window;
+    private readonly Thread _thread;
+    private readonly Epoll _epoll = new();
+    private readonly EventFd _wake = new();
+    private readonly ConcurrentQueue<Action> _commands = new();
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Dictionary<uint, RunningQueue> _queues = [];
+    private readonly List<RunningQueue> _active = [];
+    private readonly ulong[] _tags = new ulong[32];
+    private readonly FileCompletion[] _completions = new FileCompletion[64];
+
+    private FileIoEngine? _files;
+    private uint _lastId;
+    private int _turns;
+    private bool _stopping;
+
+    /// <summary>Starts the thread.</summary>
+    /// <param name="name">The thread's name, as tools show it.</param>
+    /// <param name="options">How it behaves.</param>
+    public QueueWorker(string name, QueueWorkerOptions? options = null)
+    {
+        _options = options ?? new QueueWorkerOptions();
+        _window = new PollingWindow(_options.MaxPolling);
+        _epoll.Add(_wake.Descriptor, WakeTag);
+        _thread = new Thread(Run) { Name = name, IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Asynchronous file I/O of this thread; only there. Created at the first use.</summary>
+    internal FileIoEngine Files => _files ?? CreateFiles();
+
+    internal bool HasFileOperations => _files is { InFlight: > 0 };
+
+    /// <summary>Ends the thread. All queues are stopped.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        Post(() => _stopping = true);
+        await _ended.Task.ConfigureAwait(false);
+        _epoll.Dispose();
+        _wake.Dispose();
+    }
+
+    internal async Task<RunningQueue> StartAsync(VirtioDevice device, VringSetup setup, QueueLinks links)
+    {
+        RunningQueue? running = null;
+        await InvokeAsync(() =>
+        {
+            running = new RunningQueue(this, device, Virtqueue.Create(setup), links, ++_lastId);
+            _queues.Add(running.Id, running);
+            if (links.Kick?.Waitable is { } waitable)
+            {
+                _epoll.Add(waitable, running.Id);
+            }
+
+            Activate(running);
+        }).ConfigureAwait(false);
+        return running!;
+    }
+
+    /// <summary>Runs an action on the worker's thread.</summary>
+    internal Task InvokeAsync(Action action)
+    {
+        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Post(() =>
+        {
+#pragma warning disable CA1031 // The failure belongs to the caller, who awaits it.
+            try
+            {
+                action();
+                done.SetResult();
+            }
+            catch (Exception error)
+            {
+                done.SetException(error);
+            }
+#pragma warning restore CA1031
+        });
+        return done.Task;
+    }
+
+    internal void Post(Action action)
+    {
+        _commands.Enqueue(action);
+        _wake.Signal();
+    }
+
+    internal void Activate(RunningQueue queue)
+    {
+        if (!queue.IsActive && _queues.ContainsKey(queue.Id))
+        {
+            queue.IsActive = true;
+            queue.Disarm();
+            _active.Add(queue);
+        }
+    }
+
+    internal void Detach(RunningQueue queue)
+    {
+        _queues.Remove(queue.Id);
+        if (queue.Kick?.Waitable is { } waitable)
+        {
+            _epoll.Remove(waitable);
+        }
+    }
+
+    private FileIoEngine CreateFiles()
+    {
+        _files = FileIoEngine.Create(_options.FileDepth, _options.FileEngine);
+        _epoll.Add(_files.CompletionDescriptor, FilesTag);
+        return _files;
+    }
+
+    private void Run()
+    {
+        try
+        {
+            _options.OnThreadStart?.Invoke();
+            while (!_stopping)
+            {
+                RunCommands();
+                if (Turn())
+                {
+                    _window.OnWork();
+                }
+                else if (!_window.ShouldLookAgain() && TrySleep())
+                {
+                    long before = Stopwatch.GetTimestamp();
+                    Look(timeoutMs: -1);
+                    _window.OnSlept(Stopwatch.GetElapsedTime(before));
+                }
+            }
+
+            _files?.Dispose();
+            _ended.SetResult();
+        }
+#pragma warning disable CA1031 // Whoever disposes this worker gets to know.
+        catch (Exception error)
+#pragma warning restore CA1031
+        {
+            _ended.SetException(error);
+        }
+    }
+
+    /// <summary>One turn over the active queues.</summary>
+    /// <returns>Whether anything was done.</returns>
+    private bool Turn()
+    {
+        bool busy = false;
+        for (int i = _active.Count - 1; i >= 0; i--)
+        {
+            RunningQueue queue = _active[i];
+            busy |= queue.Serve();
+            busy |= queue.Flush();
+            if (!_queues.ContainsKey(queue.Id))
+            {
+                _active.RemoveAt(i);
+            }
+        }
+
+        busy |= TurnFiles();
+        if (++_turns >= TurnsBetweenLooks)
+        {
+            Look(timeoutMs: 0);
+        }
+
+        return busy;
+    }
+
+    private bool TurnFiles()
+    {
+        if (_files is null || _files.InFlight == 0)
+        {
+            return false;
+        }
+
+        _files.Submit();
+        bool busy = false;
+        int count;
+        do
+        {
+            count = _files.Reap(_completions);
+            for (int i = 0; i < count; i++)
+            {
+                ref readonly FileCompletion completion = ref _completions[i];
+                if (_queues.TryGetValue((uint)(completion.Tag >> 32), out RunningQueue? queue))
+                {
+                    queue.OnFileCompletion((uint)completion.Tag, completion.Result);
+                    Activate(queue);
+                }
+            }
+
+            busy |= count > 0;
+        }
+        while (count == _completions.Length);
+        if (busy)
+        {
+            foreach (RunningQueue queue in _active)
+            {
+                queue.Flush();
+            }
+        }
+
+        return busy;
+    }
+
+    /// <summary>Arms every active queue and empties the active list, unless something turned up.</summary>
+    /// <returns>Whether the worker may sleep.</returns>
+    private bool TrySleep()
+    {
+        if (_stopping || !_commands.IsEmpty)
+        {
+            return false;
+        }
+
+        bool polls = false;
+        for (int i = _active.Count - 1; i >= 0; i--)
+        {
+            RunningQueue queue = _active[i];
+            if (queue.MustPoll)
+            {
+                polls = true;
+            }
+            else if (queue.Arm())
+            {
+                queue.Disarm();
+                return false;
+            }
+            else
+            {
+                queue.IsActive = false;
+                _active.RemoveAt(i);
+            }
+        }
+
+        return !polls;
+    }
+
+    /// <summary>Takes what epoll has.</summary>
+    private void Look(int timeoutMs)
+    {
+        _turns = 0;
+        int count = _epoll.Wait(_tags, timeoutMs);
+        for (int i = 0; i < count; i++)
+        {
+            if (_tags[i] == WakeTag)
+            {
+                _wake.Take();
+            }
+            else if (_tags[i] != FilesTag && _queues.TryGetValue((uint)_tags[i], out RunningQueue? queue))
+            {
+                queue.OnKick();
+            }
+        }
+    }
+
+    private void RunCommands()
+    {
+        while (_commands.TryDequeue(out Action? command))
+        {
+            command();
+        }
+    }
+}

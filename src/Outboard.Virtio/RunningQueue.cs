@@ -1,0 +1,255 @@
+// One ring that is being served: the handle by which a transport changes and stops it. Every change is carried out on
+// the queue's thread; the returned task completes when the change is in force.
+using Outboard.Linux.Files;
+using Outboard.Memory;
+using Outboard.Virtio.Queue;
+
+namespace Outboard.Virtio;
+
+/// <summary>A ring that is being served.</summary>
+public sealed class RunningQueue
+{
+    /// <summary>Chains taken before other queues of the same thread get their turn.</summary>
+    private const int DrainLimit = 256;
+
+    private readonly QueueWorker _worker;
+    private readonly QueueLinks _links;
+    private readonly Virtqueue _queue;
+    private readonly QueueHandler _handler;
+
+    private Notifier? _call;
+    private bool _started;
+    private bool _enabled;
+    private bool _parked;
+    private bool _failed;
+    private TaskCompletionSource<ushort>? _stopping;
+    private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
+
+    internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
+    {
+        _worker = worker;
+        _queue = queue;
+        _links = links;
+        _call = links.Call;
+        _started = links.IsStarted || links.Kick?.Waitable is null;
+        _enabled = links.IsEnabled;
+        Id = id;
+        queue.RemoteCompletion = CompleteFromAfar;
+        _handler = device.CreateHandler(new QueueContext(queue, worker, id));
+    }
+
+    /// <summary>The queue's index in its device.</summary>
+    public int Index => _queue.Index;
+
+    /// <summary>The worker's number for this queue.</summary>
+    internal uint Id { get; }
+
+    /// <summary>Whether the worker is looking at this queue, instead of waiting for a kick.</summary>
+    internal bool IsActive { get; set; }
+
+    /// <summary>Whether the driver never kicks, so that the ring must be looked at again and again.</summary>
+    internal bool MustPoll => _links.Kick?.Waitable is null && CanServe;
+
+    internal Notifier? Kick => _links.Kick;
+
+    private bool CanServe => _started && _enabled && !_parked && _stopping is null && _adopting is null;
+
+    /// <summary>Enables or disables the ring. A disabled ring keeps its requests.</summary>
+    public Task EnableAsync(bool enabled) => _worker.InvokeAsync(() =>
+    {
+        _enabled = enabled;
+        _worker.Activate(this);
+    });
+
+    /// <summary>Starts the ring as a kick does.</summary>
+    public Task StartAsync() => _worker.InvokeAsync(OnKick);
+
+    /// <summary>Replaces the call notifier. When the task is done the old one is signalled no more.</summary>
+    /// <remarks>The new one is signalled once, so that nothing is lost between the two.</remarks>
+    public Task ReplaceCallAsync(Notifier? call) => _worker.InvokeAsync(() =>
+    {
+        _call?.Dispose();
+        _call = call;
+        _call?.Signal();
+    });
+
+    /// <summary>Takes the call notifier away, so that it outlives this queue.</summary>
+    public async Task<Notifier?> TakeCallAsync()
+    {
+        Notifier? call = null;
+        await _worker.InvokeAsync(() => (call, _call) = (_call, null)).ConfigureAwait(false);
+        return call;
+    }
+
+    /// <summary>Adopts another memory snapshot, once nothing of the old one is in use.</summary>
+    /// <param name="memory">The new snapshot.</param>
+    /// <param name="keepsOldRegions">Whether every region of the old one is in the new one too: then nothing need wait.</param>
+    /// <returns>False when the ring is not in the new memory; it is parked then.</returns>
+    public async Task<bool> AdoptAsync(GuestMemory memory, bool keepsOldRegions)
+    {
+        TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await _worker.InvokeAsync(() =>
+        {
+            if (keepsOldRegions)
+            {
+                done.SetResult(_queue.TryAdopt(memory));
+                return;
+            }
+
+            _adopting = (memory, done);
+            _handler.Quiesce();
+            _worker.Activate(this);
+        }).ConfigureAwait(false);
+        return await done.Task.ConfigureAwait(false);
+    }
+
+    /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
+    /// <returns>The next available index.</returns>
+    public async Task<ushort> StopAsync()
+    {
+        TaskCompletionSource<ushort> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await _worker.InvokeAsync(() =>
+        {
+            _stopping ??= stopped;
+            if (_stopping != stopped)
+            {
+                stopped.SetException(new InvariantException($"queue {Index} is being stopped twice"));
+                return;
+            }
+
+            _handler.Quiesce();
+            _worker.Activate(this);
+        }).ConfigureAwait(false);
+        return await stopped.Task.ConfigureAwait(false);
+    }
+
+    internal void OnKick()
+    {
+        _started = true;
+        _worker.Activate(this);
+    }
+
+    /// <summary>One turn: takes requests, and carries out a pending change when nothing is in flight.</summary>
+    /// <returns>Whether anything was done.</returns>
+    internal bool Serve()
+    {
+        bool busy = false;
+        if (CanServe)
+        {
+            busy = Drain();
+            ReportFault();
+        }
+
+        if (_queue.InFlight == 0 || (_failed && !_worker.HasFileOperations))
+        {
+            FinishChange();
+        }
+
+        return busy;
+    }
+
+    /// <summary>Publishes completed chains and calls the driver when it wants that.</summary>
+    internal bool Flush()
+    {
+        if (!_queue.HasUnpublished)
+        {
+            return false;
+        }
+
+        _queue.Publish();
+        if (_queue.ShouldCall())
+        {
+            _call?.Signal();
+        }
+
+        return true;
+    }
+
+    /// <summary>Whether the driver has made something available that can be served.</summary>
+    internal bool HasWork => CanServe && _queue.HasAvailable;
+
+    internal bool Arm() => CanServe && _queue.ArmKicks();
+
+    internal void Disarm() => _queue.SuppressKicks();
+
+#pragma warning disable CA1031 // see Fail
+    internal void OnFileCompletion(uint tag, int result)
+    {
+        try
+        {
+            _handler.OnFileCompletion(tag, result);
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+    }
+
+    private bool Drain()
+    {
+        try
+        {
+            return _handler.Drain(DrainLimit) > 0;
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+            return false;
+        }
+    }
+
+    private void CompleteFromAfar(PendingRequest request, uint written) =>
+        _worker.Post(() =>
+        {
+            try
+            {
+                request.Complete(written);
+            }
+            catch (Exception error)
+            {
+                Fail(error);
+            }
+
+            _worker.Activate(this);
+        });
+#pragma warning restore CA1031
+
+    private void FinishChange()
+    {
+        if (_adopting is { } adopting)
+        {
+            Flush();
+            _adopting = null;
+            adopting.Done.SetResult(_queue.TryAdopt(adopting.Memory));
+            ReportFault();
+        }
+
+        if (_stopping is { } stopping)
+        {
+            Flush();
+            _worker.Detach(this);
+            _handler.Dispose();
+            _queue.Dispose();
+            _call?.Dispose();
+            _links.Kick?.Dispose();
+            stopping.SetResult(_queue.AvailableIndex);
+        }
+    }
+
+    private void ReportFault()
+    {
+        if (_queue.Fault != VirtqueueFault.None && !_parked)
+        {
+            _parked = true;
+            _links.Faulted?.Invoke(Index, _queue.Fault);
+        }
+    }
+
+    /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
+    private void Fail(Exception error)
+    {
+        _parked = true;
+        _failed = true;
+        _links.Failed?.Invoke(Index, error);
+    }
+}

@@ -1,0 +1,119 @@
+// Waist 1: what a virtio device is, to any transport. No socket, message, PCI register or eventfd has a name here.
+//
+// Three levels of writing a device, all from this class:
+//   (a) override HandleRequest and return the number of bytes written;
+//   (b) call chain.Detach() there, return anything, and complete the PendingRequest later, from any thread;
+//   (c) override CreateHandler and own the queue's loop, with asynchronous file I/O if wanted.
+// Features that the ring owns (EVENT_IDX, INDIRECT_DESC, VERSION_1 ...) are added by the transport.
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Virtio;
+
+/// <summary>A virtio device.</summary>
+/// <remarks>
+/// A transport calls the members in this order: features and configuration are read, <see cref="AcceptFeatures"/>, queues
+/// are started and stopped (<see cref="StartQueue"/>), <see cref="Reset"/>; then again from the beginning. A device
+/// serves one transport at a time. <see cref="HandleRequest"/> runs on the queue's thread, everything else on the
+/// transport's control loop, unless it says otherwise.
+/// </remarks>
+public abstract class VirtioDevice
+{
+    private readonly int[] _queueSizes;
+
+    /// <summary>Describes the device.</summary>
+    /// <param name="id">The device type.</param>
+    /// <param name="queueSizes">For each virtqueue the largest size that it may have.</param>
+    /// <param name="config">The configuration space; null for a device without one.</param>
+    protected VirtioDevice(VirtioDeviceId id, ReadOnlySpan<int> queueSizes, ConfigSpace? config = null)
+    {
+        Id = id;
+        _queueSizes = queueSizes.ToArray();
+        Config = config ?? new ConfigSpace(0);
+        foreach (int size in _queueSizes)
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(size, 1, nameof(queueSizes));
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(size, SplitRing.MaxSize, nameof(queueSizes));
+        }
+    }
+
+    /// <summary>Raised, on any thread, after the device changed its configuration space.</summary>
+    public event Action? ConfigChanged;
+
+    /// <summary>The device type.</summary>
+    public VirtioDeviceId Id { get; }
+
+    /// <summary>Number of virtqueues.</summary>
+    public int QueueCount => _queueSizes.Length;
+
+    /// <summary>The configuration space.</summary>
+    public ConfigSpace Config { get; }
+
+    /// <summary>The device's own feature bits (0 to 23, 50 and above).</summary>
+    public virtual ulong DeviceFeatures => 0;
+
+    /// <summary>What the driver accepted, ring features included.</summary>
+    public ulong NegotiatedFeatures { get; private set; }
+
+    /// <summary>Largest size of a virtqueue.</summary>
+    public int MaxQueueSize(int queue) => _queueSizes[queue];
+
+    /// <summary>Tells the device what was negotiated; before queues start, and again when it changes.</summary>
+    public void AcceptFeatures(ulong features)
+    {
+        NegotiatedFeatures = features;
+        OnFeaturesAccepted(features);
+    }
+
+    /// <summary>Writes to the configuration space as a driver does.</summary>
+    /// <returns>False when nothing there may be written.</returns>
+    public bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
+    {
+        if (!Config.Write(offset, source, isMigration))
+        {
+            return false;
+        }
+
+        OnConfigWritten();
+        return true;
+    }
+
+    /// <summary>Starts serving a ring on a worker's thread.</summary>
+    /// <param name="setup">The ring.</param>
+    /// <param name="links">How the ring's two sides notify each other, and who hears about faults.</param>
+    /// <param name="worker">The thread.</param>
+    /// <returns>The running queue, by which it is enabled, changed and stopped.</returns>
+    /// <exception cref="VringSetupException">The ring cannot be served as set up.</exception>
+    public Task<RunningQueue> StartQueue(VringSetup setup, QueueLinks links, QueueWorker worker)
+    {
+        ArgumentNullException.ThrowIfNull(setup);
+        ArgumentNullException.ThrowIfNull(worker);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(setup.Index, QueueCount);
+        return worker.StartAsync(this, setup, links);
+    }
+
+    /// <summary>Puts the device back into its initial state. All queues are stopped.</summary>
+    public virtual void Reset() => NegotiatedFeatures = 0;
+
+    /// <summary>Level (a) and (b): handles one request on the queue's thread.</summary>
+    /// <param name="queue">The queue's index.</param>
+    /// <param name="chain">The request, borrowed for the call.</param>
+    /// <returns>Bytes written into the writable buffers; ignored when the request was detached.</returns>
+    protected internal virtual uint HandleRequest(int queue, scoped in DescriptorChain chain) => 0;
+
+    /// <summary>Level (c): makes the object that serves one queue, on that queue's thread, each time it is started.</summary>
+    protected internal virtual QueueHandler CreateHandler(QueueContext context) => new RequestLoop(this, context);
+
+    /// <summary>Called after features were accepted.</summary>
+    protected virtual void OnFeaturesAccepted(ulong features)
+    {
+    }
+
+    /// <summary>Called after a driver wrote to the configuration space.</summary>
+    protected virtual void OnConfigWritten()
+    {
+    }
+
+    /// <summary>To be called after the device changed <see cref="Config"/>, so that drivers look again.</summary>
+    protected void NotifyConfigChanged() => ConfigChanged?.Invoke();
+}

@@ -1,0 +1,71 @@
+// OutboardBlockBackend.cs - our own program, "outboard block", as the back-end under test.
+using Outboard.InteropTests.Lab;
+
+namespace Outboard.InteropTests.Block;
+
+internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
+{
+    private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
+
+    private readonly PeerProcess _process;
+    private readonly string _imagePath;
+
+    private OutboardBlockBackend(PeerProcess process, BlockBackendOptions options)
+    {
+        _process = process;
+        _imagePath = options.ImagePath;
+        SocketPath = options.SocketPath;
+    }
+
+    public string SocketPath { get; }
+
+    public static async Task<OutboardBlockBackend> StartAsync(BlockBackendOptions options)
+    {
+        List<string> arguments =
+        [
+            OutboardProgram.Path, "block",
+            $"--socket-path={options.SocketPath}",
+            $"--blk-file={options.ImagePath}",
+            $"--num-queues={options.QueueCount}",
+        ];
+        if (options.IsReadOnly)
+        {
+            arguments.Add("--read-only");
+        }
+
+        if (options.IsDirect)
+        {
+            arguments.Add("--direct");
+        }
+
+        if (options.Serial is string serial)
+        {
+            arguments.Add($"--serial={serial}");
+        }
+
+        PeerProcess process = PeerProcess.StartProgram("dotnet", arguments);
+        try
+        {
+            await process.WaitForSocketAsync(options.SocketPath, s_startLimit);
+        }
+        catch
+        {
+            await process.DisposeAsync();
+            throw;
+        }
+
+        return new OutboardBlockBackend(process, options);
+    }
+
+    public Task KillAsync() => _process.KillAsync();
+
+    /// <summary>Grows or shrinks the file; the program is expected to notice by itself.</summary>
+    public Task ResizeAsync(long length)
+    {
+        using FileStream file = new(_imagePath, FileMode.Open, FileAccess.Write, FileShare.ReadWrite);
+        file.SetLength(length);
+        return Task.CompletedTask;
+    }
+
+    public ValueTask DisposeAsync() => _process.DisposeAsync();
+}

@@ -1,0 +1,25 @@
+// ListeningSockets.cs - tells whether a Unix socket is ready for connections, without connecting to it: several
+// back-ends serve one client only and would take the probe for that client.
+namespace Outboard.InteropTests.Lab;
+
+internal static class ListeningSockets
+{
+    // "Num: RefCount Protocol Flags Type State Inode Path"; the flag is __SO_ACCEPTCON of the kernel
+    private const int FlagsColumn = 3;
+    private const int PathColumn = 7;
+    private const string AcceptsConnections = "00010000";
+
+    public static bool Contains(string path)
+    {
+        foreach (string line in File.ReadLines("/proc/net/unix"))
+        {
+            string[] columns = line.Split(' ', PathColumn + 1, StringSplitOptions.RemoveEmptyEntries);
+            if (columns.Length > PathColumn && columns[FlagsColumn] == AcceptsConnections && columns[PathColumn] == path)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+}
