@@ -21,6 +21,8 @@ internal static partial class Libc
     internal const uint S_IFCHR = 0x2000;
     internal const uint S_IFIFO = 0x1000;
 
+    private const int AT_FDCWD = -100;
+    private const int AT_SYMLINK_NOFOLLOW = 0x100;
     private const int AT_EMPTY_PATH = 0x1000;
     private const uint STATX_BASIC_STATS = 0x7FF;
 
@@ -38,6 +40,9 @@ internal static partial class Libc
 
     [LibraryImport("libc", SetLastError = true)]
     private static unsafe partial int statx(int fd, byte* path, int flags, uint mask, byte* result);
+
+    [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static unsafe partial int StatPath(int directory, string path, int flags, uint mask, byte* result);
 
     /// <summary>The errno of the last call on this thread. To be read in the very next statement after the
     /// call.</summary>
@@ -58,5 +63,14 @@ internal static partial class Libc
         return result == 0
             ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40))
             : throw new LinuxException("statx", errno);
+    }
+
+    /// <summary>Whether a socket is at the path; a symbolic link is none.</summary>
+    // SAFETY: the kernel writes at most the 256 bytes of struct statx into a buffer of that size.
+    internal static unsafe bool IsSocket(string path)
+    {
+        byte* buffer = stackalloc byte[256];
+        int result = StatPath(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, buffer);
+        return result == 0 && (*(ushort*)(buffer + 28) & S_IFMT) == S_IFSOCK;
     }
 }

@@ -24,11 +24,12 @@ public sealed class UnixListener : IDisposable
     /// <exception cref="LinuxException">Another process listens there, or the path cannot be bound.</exception>
     public static UnixListener Bind(string path)
     {
+        UnixDomainSocketEndPoint endPoint = EndPointOf(path);
         RemoveStaleSocket(path);
         Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            socket.Bind(new UnixDomainSocketEndPoint(path));
+            socket.Bind(endPoint);
             socket.Listen(Backlog);
             return new UnixListener(socket, path);
         }
@@ -70,11 +71,30 @@ public sealed class UnixListener : IDisposable
         }
     }
 
+    private static UnixDomainSocketEndPoint EndPointOf(string path)
+    {
+        try
+        {
+            return new UnixDomainSocketEndPoint(path);
+        }
+        catch (ArgumentOutOfRangeException)
+        {
+            throw new LinuxException("bind", Errno.NameTooLong, $"{path}: a socket's path has at most 107 bytes");
+        }
+    }
+
     private static void RemoveStaleSocket(string path)
     {
         if (!File.Exists(path))
         {
             return;
+        }
+
+        // Asked first, because a connection to a plain file is refused exactly like one to a dead socket.
+        if (!Libc.IsSocket(path))
+        {
+            string subject = $"{path} exists and is no socket: remove it or choose another path";
+            throw new LinuxException("bind", Errno.AddressInUse, subject);
         }
 
         using Socket probe = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
@@ -89,8 +109,7 @@ public sealed class UnixListener : IDisposable
         }
         catch (SocketException error)
         {
-            string subject = $"{path} exists and is no socket: remove it or choose another path";
-            throw new LinuxException("bind", error.NativeErrorCode, subject);
+            throw new LinuxException("bind", error.NativeErrorCode, $"another process holds {path}");
         }
 
         throw new LinuxException("bind", Errno.AddressInUse, $"another process listens on {path}");
