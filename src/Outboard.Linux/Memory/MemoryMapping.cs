@@ -12,6 +12,7 @@ public sealed class MemoryMapping : IDisposable
 {
     private readonly nuint _mappedAddress;
     private readonly nuint _mappedLength;
+    private BusErrorGuard? _guard;
     private int _disposed;
 
     private MemoryMapping(nuint mappedAddress, nuint mappedLength, nuint address, ulong length)
@@ -58,14 +59,21 @@ public sealed class MemoryMapping : IDisposable
         MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length);
         if (!MemFd.IsSealedAgainstShrinking(descriptor))
         {
-            mapping.GuardAgainstTruncation();
+            mapping._guard = BusErrorGuard.TryProtect(mapping._mappedAddress, mapping._mappedLength, (nuint)page);
         }
 
         return mapping;
     }
 
-    /// <summary>Whether a page of this mapping vanished because a holder of the file truncated it.</summary>
+    /// <summary>Whether a page of this mapping was touched that a holder of the file had truncated away. It was
+    /// replaced by a private page of zeroes; what was read from it is worthless.</summary>
+    /// <remarks>To be asked after each batch. A mapping that is neither <see cref="IsGuarded"/> nor sealed against
+    /// shrinking never says so: there the touch ends the process.</remarks>
     public bool IsTruncated => _guard is not null && _guard.HasFaulted;
+
+    /// <summary>Whether this process survives a truncation of the file. Not needed for a file that is sealed against
+    /// shrinking; not available on architectures other than x64 and arm64.</summary>
+    public bool IsGuarded => _guard is not null;
 
     /// <summary>Unmaps. Nobody may use the addresses any more.</summary>
     // SAFETY: the range is exactly what mmap returned, and it is unmapped once.
@@ -77,10 +85,6 @@ public sealed class MemoryMapping : IDisposable
             _ = Libc.munmap((void*)_mappedAddress, _mappedLength);
         }
     }
-
-    private BusErrorGuard? _guard;
-
-    private void GuardAgainstTruncation() => _guard = BusErrorGuard.TryProtect(_mappedAddress, _mappedLength);
 
     // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of this process.
     private static unsafe nuint MapPages(FileDescriptor descriptor, ulong offset, nuint length, bool writable)
