@@ -22,7 +22,6 @@ internal static partial class Libc
     internal const uint S_IFIFO = 0x1000;
 
     private const int AT_FDCWD = -100;
-    private const int AT_SYMLINK_NOFOLLOW = 0x100;
     private const int AT_EMPTY_PATH = 0x1000;
     private const uint STATX_BASIC_STATS = 0x7FF;
 
@@ -42,7 +41,7 @@ internal static partial class Libc
     private static unsafe partial int statx(int fd, byte* path, int flags, uint mask, byte* result);
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
-    private static unsafe partial int StatPath(int directory, string path, int flags, uint mask, byte* result);
+    private static unsafe partial int StatxPath(int fd, string path, int flags, uint mask, byte* result);
 
     /// <summary>The errno of the last call on this thread. To be read in the very next statement after the
     /// call.</summary>
@@ -65,12 +64,12 @@ internal static partial class Libc
             : throw new LinuxException("statx", errno);
     }
 
-    /// <summary>Whether a socket is at the path; a symbolic link is none.</summary>
+    /// <summary>What is at a path, links followed; null when nothing is, or nothing that this user may see.</summary>
     // SAFETY: the kernel writes at most the 256 bytes of struct statx into a buffer of that size.
-    internal static unsafe bool IsSocket(string path)
+    internal static unsafe StatResult? StatPath(string path)
     {
         byte* buffer = stackalloc byte[256];
-        int result = StatPath(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, buffer);
-        return result == 0 && (*(ushort*)(buffer + 28) & S_IFMT) == S_IFSOCK;
+        int result = StatxPath(AT_FDCWD, path, 0, STATX_BASIC_STATS, buffer);
+        return result == 0 ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40)) : null;
     }
 }
