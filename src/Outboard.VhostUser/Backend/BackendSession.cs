@@ -41,6 +41,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private volatile bool _needsReset;
     private volatile Exception? _failure;
     private VirtioStatus _status;
+    private bool _featuresRefused;
 
     internal BackendSession(VirtioDevice device, VhostUserChannel channel, VhostUserBackendOptions options)
     {
