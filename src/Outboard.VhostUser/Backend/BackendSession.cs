@@ -95,9 +95,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
             region.Dispose();
         }
 
-        _device.Reset();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
+        _device.Reset();
     }
 
     private async Task HandleAsync(VhostUserMessage message, CancellationToken cancellation)
