@@ -74,7 +74,7 @@ internal sealed partial class BackendSession
             throw new ProtocolException("SET_STATUS", "status", $"0x{status:x} has more than 8 bits");
         }
 
-        // FEATURES_OK does not stick after refused features: virtio-v1.3 "3.1.1 Driver Requirements: Device Initialization".
+        // FEATURES_OK does not stick after refused features: virtio-v1.3 "2.2.2 Device Requirements: Feature Bits".
         _status = (VirtioStatus)status & ~(_featuresRefused ? VirtioStatus.FeaturesOk : VirtioStatus.None);
         if (status == 0)
         {

@@ -4,7 +4,6 @@ using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
-using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Spec;
 using Xunit;
