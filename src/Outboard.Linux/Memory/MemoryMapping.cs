@@ -12,6 +12,7 @@ public sealed class MemoryMapping : IDisposable
 {
     private readonly nuint _mappedAddress;
     private readonly nuint _mappedLength;
+    private BusErrorGuard? _guard;
     private int _disposed;
 
     private MemoryMapping(nuint mappedAddress, nuint mappedLength, nuint address, ulong length)
@@ -54,18 +55,26 @@ public sealed class MemoryMapping : IDisposable
         ulong page = Libc.PageSizeOf(descriptor);
         ulong slack = offset % page;
         ulong mapped = checked((length + slack + page - 1) / page * page);
-        nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable);
+        bool huge = page != (ulong)Environment.SystemPageSize;
+        nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable, huge);
         MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length);
         if (!MemFd.IsSealedAgainstShrinking(descriptor))
         {
-            mapping.GuardAgainstTruncation();
+            mapping._guard = BusErrorGuard.TryProtect(mapping._mappedAddress, mapping._mappedLength, (nuint)page);
         }
 
         return mapping;
     }
 
-    /// <summary>Whether a page of this mapping vanished because a holder of the file truncated it.</summary>
+    /// <summary>Whether a page of this mapping was touched that a holder of the file had truncated away. It was
+    /// replaced by a private page of zeroes; what was read from it is worthless.</summary>
+    /// <remarks>To be asked after each batch. A mapping that is neither <see cref="IsGuarded"/> nor sealed against
+    /// shrinking never says so: there the touch ends the process.</remarks>
     public bool IsTruncated => _guard is not null && _guard.HasFaulted;
+
+    /// <summary>Whether this process survives a truncation of the file. Not needed for a file that is sealed against
+    /// shrinking; not available on architectures other than x64 and arm64.</summary>
+    public bool IsGuarded => _guard is not null;
 
     /// <summary>Unmaps. Nobody may use the addresses any more.</summary>
     // SAFETY: the range is exactly what mmap returned, and it is unmapped once.
@@ -78,20 +87,20 @@ public sealed class MemoryMapping : IDisposable
         }
     }
 
-    private BusErrorGuard? _guard;
-
-    private void GuardAgainstTruncation() => _guard = BusErrorGuard.TryProtect(_mappedAddress, _mappedLength);
-
     // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of this process.
-    private static unsafe nuint MapPages(FileDescriptor descriptor, ulong offset, nuint length, bool writable)
+    private static unsafe nuint MapPages(
+        FileDescriptor descriptor, ulong offset, nuint length, bool writable, bool huge)
     {
         int protection = Libc.PROT_READ | (writable ? Libc.PROT_WRITE : 0);
-        const int flags = Libc.MAP_SHARED | Libc.MAP_NORESERVE;
+
+        // Huge pages are reserved now, so that a pool that is empty refuses here and does not fault later.
+        int flags = huge ? Libc.MAP_SHARED : Libc.MAP_SHARED | Libc.MAP_NORESERVE;
         void* address = Libc.mmap(null, length, protection, flags, descriptor.Number, (long)offset);
         int errno = Libc.LastError();
         if ((nint)address == -1)
         {
-            throw new LinuxException("mmap", errno, $"{length} bytes at offset {offset}");
+            string remedy = huge ? " of huge pages: raise vm.nr_hugepages" : string.Empty;
+            throw new LinuxException("mmap", errno, $"{length} bytes at offset {offset}{remedy}");
         }
 
         // Guest memory has no place in a core dump of the back-end; a refusal is harmless.
