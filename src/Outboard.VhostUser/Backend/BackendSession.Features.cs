@@ -93,7 +93,9 @@ internal sealed partial class BackendSession
         await StopAllAsync().ConfigureAwait(false);
         foreach (Vring vring in _vrings)
         {
+            vring.DropNotifiers();
             vring.IsEnabled = false;
+            vring.StartsEnabled = false;
             vring.AvailableIndex = 0;
         }
 
