@@ -97,13 +97,22 @@ public sealed class QueueWorker : IAsyncDisposable
         RunningQueue? running = null;
         await InvokeAsync(() =>
         {
-            running = new RunningQueue(this, device, Virtqueue.Create(setup), links, ++_lastId);
-            _queues.Add(running.Id, running);
-            if (links.Kick?.Waitable is { } waitable)
+            Virtqueue queue = Virtqueue.Create(setup);
+            try
             {
-                _epoll.Add(waitable, running.Id);
+                running = new RunningQueue(this, device, queue, links, ++_lastId);
+                if (links.Kick?.Waitable is { } waitable)
+                {
+                    _epoll.Add(waitable, running.Id);
+                }
+            }
+            catch
+            {
+                queue.Dispose();
+                throw;
             }
 
+            _queues.Add(running.Id, running);
             Activate(running);
         }).ConfigureAwait(false);
         return running!;

@@ -192,6 +192,25 @@ public sealed class RingStopTests : BackendTest
     }
 
     [Fact]
+    public async Task Device_that_throws_when_a_queue_starts_ends_its_session_only()
+    {
+        ExpectsFailure = true;
+        (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig);
+        Rig.Device.ThrowsOnStart = true;
+        await ring.NumAsync(peer);
+        await ring.AddrAsync(peer);
+        await peer.SendAsync(
+            FrontendRequest.SetVringKick,
+            WirePeer.NeedReply,
+            RawRing.NotifierPayload(0, hasDescriptor: true),
+            ring.Kick.Descriptor);
+        await peer.ExpectClosedAsync();
+        Rig.Device.ThrowsOnStart = false;
+        Assert.NotEmpty(Rig.Log.Critical);
+        await Rig.ExpectServesNextAsync();
+    }
+
+    [Fact]
     public async Task Device_that_throws_ends_its_session_with_requests_in_flight()
     {
         ExpectsFailure = true;

@@ -34,6 +34,9 @@ internal sealed class FakeDevice() : VirtioDevice(VirtioDeviceId.Entropy, [64, 6
         set => _holds = value;
     }
 
+    /// <summary>Whether the device throws when a queue is started.</summary>
+    public bool ThrowsOnStart { get; set; }
+
     public int Handled => Volatile.Read(ref _handled);
 
     public int Held => _held.Count;
@@ -88,6 +91,10 @@ internal sealed class FakeDevice() : VirtioDevice(VirtioDeviceId.Entropy, [64, 6
 
         return (uint)chain.Writable.CopyFrom(0, bytes[..count]);
     }
+
+    protected internal override QueueHandler CreateHandler(QueueContext context) => ThrowsOnStart
+        ? throw new InvalidOperationException("the device broke")
+        : base.CreateHandler(context);
 
     protected override void OnConfigWritten()
     {
