@@ -58,6 +58,10 @@ locate_folder() {
   local script_hash
   script_hash=$(sha256sum < "${BASH_SOURCE[0]}")
   CACHE=${OUTBOARD_PEERS:-${XDG_CACHE_HOME:-${HOME:?neither OUTBOARD_PEERS nor HOME is set}/.cache}/outboard/peers}
+  case $CACHE in
+    /*) ;;
+    *) CACHE=$PWD/$CACHE ;;
+  esac
   FOLDER=$CACHE/${script_hash:0:12}
   TREE=$FOLDER/tree
   STAMPS=$FOLDER/stamps

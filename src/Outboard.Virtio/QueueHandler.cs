@@ -27,6 +27,9 @@ public sealed class QueueContext
     /// back in <see cref="QueueHandler.OnFileCompletion"/>.
     /// </summary>
     public ulong TagPrefix { get; }
+
+    /// <summary>Runs an action on the queue's thread, soon; from any thread. Not for the way of a request.</summary>
+    public void Post(Action action) => _worker.Post(action);
 }
 
 /// <summary>Serves one queue.</summary>
@@ -40,6 +43,14 @@ public abstract class QueueHandler : IDisposable
     /// <param name="tag">The lower 32 bits of the operation's tag.</param>
     /// <param name="result">Bytes, or a negative error number.</param>
     public virtual void OnFileCompletion(uint tag, int result)
+    {
+    }
+
+    /// <summary>Whether requests wait inside the handler for room that another turn may find.</summary>
+    public virtual bool HasBacklog => false;
+
+    /// <summary>Goes on with the backlog.</summary>
+    public virtual void Retry()
     {
     }
 

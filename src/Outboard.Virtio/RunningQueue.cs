@@ -47,8 +47,8 @@ public sealed class RunningQueue
     /// <summary>Whether the worker is looking at this queue, instead of waiting for a kick.</summary>
     internal bool IsActive { get; set; }
 
-    /// <summary>Whether the driver never kicks, so that the ring must be looked at again and again.</summary>
-    internal bool MustPoll => _links.Kick?.Waitable is null && CanServe;
+    /// <summary>Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room.</summary>
+    internal bool MustPoll => _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe);
 
     internal Notifier? Kick => _links.Kick;
 
@@ -134,6 +134,11 @@ public sealed class RunningQueue
     internal bool Serve()
     {
         bool busy = false;
+        if (_handler.HasBacklog)
+        {
+            Retry();
+        }
+
         if (CanServe)
         {
             busy = Drain();
@@ -178,6 +183,18 @@ public sealed class RunningQueue
         try
         {
             _handler.OnFileCompletion(tag, result);
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+    }
+
+    private void Retry()
+    {
+        try
+        {
+            _handler.Retry();
         }
         catch (Exception error)
         {

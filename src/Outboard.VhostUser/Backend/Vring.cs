@@ -44,12 +44,11 @@ internal sealed class Vring(int index) : IDisposable
     /// <summary>Whether everything that a worker needs has been told.</summary>
     internal bool IsComplete => Size != 0 && Addresses is not null && HasKick;
 
-    /// <summary>Forgets the notifiers, as GET_VRING_BASE asks.</summary>
+    /// <summary>Forgets kick and call, as GET_VRING_BASE asks. The error notifier stays: QEMU sends it once only.</summary>
     internal void DropNotifiers()
     {
         Kick?.Dispose();
         Call?.Dispose();
-        ReplaceError(null);
         Kick = null;
         Call = null;
         HasKick = false;
@@ -74,7 +73,11 @@ internal sealed class Vring(int index) : IDisposable
         }
     }
 
-    public void Dispose() => DropNotifiers();
+    public void Dispose()
+    {
+        DropNotifiers();
+        ReplaceError(null);
+    }
 }
 
 /// <summary>Ring addresses in the front-end's address space.</summary>

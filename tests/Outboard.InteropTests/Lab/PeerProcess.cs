@@ -1,7 +1,8 @@
 // PeerProcess.cs - a running program: one of the peers tree or any other. Its output is collected, it is ended by its
-// process id, and nothing of it survives DisposeAsync.
+// process id, and nothing of it survives DisposeAsync, which also notes the output for the report of a failed test.
 using System.Diagnostics;
 using System.Globalization;
+using Xunit;
 
 namespace Outboard.InteropTests.Lab;
 
@@ -152,6 +153,20 @@ internal sealed class PeerProcess : IAsyncDisposable
             // a process that the program started holds its streams open; closing them is all that can be done
         }
 
+        Report();
         _process.Dispose();
+    }
+
+    // the runner shows this for failed tests only
+    private void Report()
+    {
+        try
+        {
+            TestContext.Current.TestOutputHelper?.WriteLine(Describe());
+        }
+        catch (InvalidOperationException)
+        {
+            // the test is over already
+        }
     }
 }

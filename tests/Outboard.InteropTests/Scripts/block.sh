@@ -20,7 +20,8 @@ echo "raw access: ok"
 # a file system, with as many writers as there are processors and two more
 mkfs.ext4 -q -F /dev/vda
 mount -t ext4 /dev/vda /mnt
-for writer in $(seq $(($(nproc) + 2))); do
+writers=$(($(nproc) + 2))
+for writer in $(seq $writers); do
   (
     for number in $(seq 8); do
       dd if=/dev/urandom "of=/mnt/file-$writer-$number" bs=32k count=$number 2> /dev/null
@@ -34,7 +35,8 @@ umount /mnt
 
 mount -t ext4 /dev/vda /mnt
 (cd /mnt && sha256sum -c -s /tmp/sums)
-echo "files: $(wc -l < /tmp/sums) ok"
+[ "$(wc -l < /tmp/sums)" = $((writers * 8)) ]
+echo "files: $((writers * 8)) ok"
 rm /mnt/file-1-*
 fstrim /mnt 2> /dev/null && echo "trim: ok" || echo "trim: not offered"
 umount /mnt
