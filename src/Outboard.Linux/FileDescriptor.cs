@@ -55,6 +55,19 @@ public sealed class FileDescriptor : SafeHandle
             : throw new LinuxException("fcntl(F_SETFD)", errno, $"descriptor {number} is not open in this process");
     }
 
+    /// <summary>Whether programs that this process starts get the descriptor, under the same number.</summary>
+    /// <remarks>Every child that is started meanwhile inherits it, not only the one it is meant for.</remarks>
+    /// <exception cref="LinuxException">The kernel refused.</exception>
+    public void SetInheritable(bool inheritable)
+    {
+        int result = Libc.fcntl(Number, Libc.F_SETFD, inheritable ? 0 : Libc.FD_CLOEXEC);
+        int errno = Libc.LastError();
+        if (result < 0)
+        {
+            throw new LinuxException("fcntl(F_SETFD)", errno);
+        }
+    }
+
     /// <summary>The kind of file behind this descriptor.</summary>
     public FileKind Kind
     {

@@ -79,6 +79,9 @@ public static class Errno
     /// <summary>EPIPE.</summary>
     public const int BrokenPipe = 32;
 
+    /// <summary>ENAMETOOLONG.</summary>
+    public const int NameTooLong = 36;
+
     /// <summary>ENOSYS.</summary>
     public const int NotImplemented = 38;
 

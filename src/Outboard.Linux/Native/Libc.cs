@@ -21,6 +21,7 @@ internal static partial class Libc
     internal const uint S_IFCHR = 0x2000;
     internal const uint S_IFIFO = 0x1000;
 
+    private const int AT_FDCWD = -100;
     private const int AT_EMPTY_PATH = 0x1000;
     private const uint STATX_BASIC_STATS = 0x7FF;
 
@@ -38,6 +39,9 @@ internal static partial class Libc
 
     [LibraryImport("libc", SetLastError = true)]
     private static unsafe partial int statx(int fd, byte* path, int flags, uint mask, byte* result);
+
+    [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static unsafe partial int StatxPath(int fd, string path, int flags, uint mask, byte* result);
 
     /// <summary>The errno of the last call on this thread. To be read in the very next statement after the
     /// call.</summary>
@@ -58,5 +62,14 @@ internal static partial class Libc
         return result == 0
             ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40))
             : throw new LinuxException("statx", errno);
+    }
+
+    /// <summary>What is at a path, links followed; null when nothing is, or nothing that this user may see.</summary>
+    // SAFETY: the kernel writes at most the 256 bytes of struct statx into a buffer of that size.
+    internal static unsafe StatResult? StatPath(string path)
+    {
+        byte* buffer = stackalloc byte[256];
+        int result = StatxPath(AT_FDCWD, path, 0, STATX_BASIC_STATS, buffer);
+        return result == 0 ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40)) : null;
     }
 }

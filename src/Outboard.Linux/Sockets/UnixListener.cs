@@ -1,5 +1,6 @@
 // A listening UNIX stream socket: bound to a path by us, or inherited from the program that started this one.
 using System.Net.Sockets;
+using System.Text;
 using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Sockets;
@@ -9,6 +10,9 @@ public sealed class UnixListener : IDisposable
 {
     /// <summary>Connections that may wait to be accepted; front-ends connect once, so this is generous.</summary>
     private const int Backlog = 16;
+
+    /// <summary>Longest path of a socket: sizeof(sun_path) less the terminating zero.</summary>
+    private const int MaxPathBytes = 107;
 
     private readonly Socket _socket;
     private readonly string? _path;
@@ -24,6 +28,19 @@ public sealed class UnixListener : IDisposable
     /// <exception cref="LinuxException">Another process listens there, or the path cannot be bound.</exception>
     public static UnixListener Bind(string path)
     {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        int length = Encoding.UTF8.GetByteCount(path);
+        if (length > MaxPathBytes)
+        {
+            string subject = $"{path} has {length} bytes, and the kernel takes {MaxPathBytes}: choose a shorter path";
+            throw new LinuxException("bind", Errno.NameTooLong, subject);
+        }
+
+        if (Libc.StatPath(Path.GetDirectoryName(Path.GetFullPath(path)) ?? "/") is null)
+        {
+            throw new LinuxException("bind", Errno.NoEntry, $"the directory of {path} does not exist: create it first");
+        }
+
         RemoveStaleSocket(path);
         Socket socket = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
@@ -35,7 +52,7 @@ public sealed class UnixListener : IDisposable
         catch (SocketException error)
         {
             socket.Dispose();
-            throw new LinuxException("bind", error.NativeErrorCode, path);
+            throw new LinuxException("bind", error.NativeErrorCode, DescribeRefusal(path, error.NativeErrorCode));
         }
     }
 
@@ -72,9 +89,16 @@ public sealed class UnixListener : IDisposable
 
     private static void RemoveStaleSocket(string path)
     {
-        if (!File.Exists(path))
+        // A connect to what is no socket is refused as well, so this is asked first: a file is never deleted.
+        if (Libc.StatPath(path) is not { } stat)
         {
             return;
+        }
+
+        if ((stat.Mode & Libc.S_IFMT) != Libc.S_IFSOCK)
+        {
+            string subject = $"{path} exists and is no socket: remove it or choose another path";
+            throw new LinuxException("bind", Errno.AddressInUse, subject);
         }
 
         using Socket probe = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
@@ -89,10 +113,17 @@ public sealed class UnixListener : IDisposable
         }
         catch (SocketException error)
         {
-            string subject = $"{path} exists and is no socket: remove it or choose another path";
-            throw new LinuxException("bind", error.NativeErrorCode, subject);
+            throw new LinuxException("bind", error.NativeErrorCode, DescribeRefusal(path, error.NativeErrorCode));
         }
 
-        throw new LinuxException("bind", Errno.AddressInUse, $"another process listens on {path}");
+        string inUse = $"another process listens on {path}: end it or choose another path";
+        throw new LinuxException("bind", Errno.AddressInUse, inUse);
     }
+
+    private static string DescribeRefusal(string path, int errno) => errno switch
+    {
+        Errno.AccessDenied or Errno.NotPermitted => $"this user may not create or replace {path}: choose another path",
+        Errno.ReadOnlyFileSystem => $"{path} is on a read-only file system: choose another path",
+        _ => path,
+    };
 }
