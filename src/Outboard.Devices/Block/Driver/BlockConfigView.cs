@@ -1,22 +1,15 @@
-// A driver's view of struct virtio_blk_config, virtio-v1.3 "5.2.4 Device configuration layout". Little-endian:
-//    0 capacity u64          8 size_max u32           12 seg_max u32
-//   16 geometry: cylinders u16, heads u8, sectors u8  20 blk_size u32
-//   24 topology: physical_block_exp u8, alignment_offset u8, min_io_size u16, opt_io_size u32
-//   32 writeback u8 (wce)   33 unused                 34 num_queues u16
-//   36 max_discard_sectors u32, 40 max_discard_seg u32, 44 discard_sector_alignment u32
-//   48 max_write_zeroes_sectors u32, 52 max_write_zeroes_seg u32, 56 write_zeroes_may_unmap u8, 57 unused[3]
-// A field means something only when its feature was negotiated: without it the property has the default that is told.
-// Not here: secure erase, zones.
+// A driver's view of struct virtio_blk_config, virtio-v1.3 "5.2.4 Device configuration layout"; the offsets stand in
+// BlockConfig. A field means something only when its feature was negotiated: without it the property has the default
+// that is told. Not here: geometry, secure erase, zones.
 using System.Buffers.Binary;
+using Outboard.Virtio;
+using Outboard.Virtio.Spec;
 
 namespace Outboard.Devices.Block.Driver;
 
 /// <summary>What a block device says about itself.</summary>
 public sealed record BlockConfigView
 {
-    /// <summary>Bytes of the configuration space that are looked at.</summary>
-    public const int SizeBytes = 60;
-
     /// <summary>Size of the disk in bytes.</summary>
     public ulong CapacityBytes { get; private init; }
 
@@ -27,16 +20,16 @@ public sealed record BlockConfigView
     public uint SegmentMax { get; private init; } = uint.MaxValue;
 
     /// <summary>Optimal block size; 512 when it is not told.</summary>
-    public uint BlockSize { get; private init; } = 512;
+    public uint BlockSize { get; private init; } = BlockConfig.SectorBytes;
 
     /// <summary>Logical blocks of a physical one, as a power of two.</summary>
-    public byte PhysicalBlockExponent { get; private init; }
+    public int PhysicalBlockExponent { get; private init; }
 
     /// <summary>First logical block that begins a physical one.</summary>
-    public byte AlignmentOffset { get; private init; }
+    public int AlignmentOffset { get; private init; }
 
     /// <summary>Suggested smallest transfer in logical blocks; 0 when it is not told.</summary>
-    public ushort MinIoBlocks { get; private init; }
+    public uint MinIoBlocks { get; private init; }
 
     /// <summary>Suggested largest transfer in logical blocks; 0 when it is not told.</summary>
     public uint OptimalIoBlocks { get; private init; }
@@ -64,41 +57,61 @@ public sealed record BlockConfigView
     /// <param name="features">The negotiated features.</param>
     public static BlockConfigView Decode(ReadOnlySpan<byte> config, ulong features)
     {
-        Span<byte> space = stackalloc byte[SizeBytes];
+        Span<byte> space = stackalloc byte[BlockConfig.Bytes];
         space.Clear();
-        config[..Math.Min(config.Length, SizeBytes)].CopyTo(space);
-        bool has(int bit) => (features & (1UL << bit)) != 0;
-        BlockConfigView view = new()
+        config[..Math.Min(config.Length, BlockConfig.Bytes)].CopyTo(space);
+        bool hasTopology = Has(features, BlockFeatures.Topology);
+        return new BlockConfigView
         {
-            CapacityBytes = BinaryPrimitives.ReadUInt64LittleEndian(space) * BlockDriver.SectorBytes,
-            SizeMax = has(1) ? Number(space, 8) : uint.MaxValue,
-            SegmentMax = has(2) ? Number(space, 12) : uint.MaxValue,
-            IsReadOnly = has(5),
-            BlockSize = has(6) ? Number(space, 20) : 512,
-            HasFlush = has(9),
-            IsWriteBack = has(11) ? space[32] != 0 : null,
-            QueueCount = has(12) ? BinaryPrimitives.ReadUInt16LittleEndian(space[34..]) : 1,
-            Discard = has(13) ? new(Number(space, 36), Number(space, 40), Number(space, 44), false) : null,
-            WriteZeroes = has(14) ? new(Number(space, 48), Number(space, 52), 1, space[56] != 0) : null,
+            CapacityBytes = Field(space, BlockConfig.Capacity) * BlockConfig.SectorBytes,
+            SizeMax = Has(features, BlockFeatures.SizeMax) ? Number(space, BlockConfig.SizeMax) : uint.MaxValue,
+            SegmentMax = Has(features, BlockFeatures.SegMax) ? Number(space, BlockConfig.SegMax) : uint.MaxValue,
+            IsReadOnly = Has(features, BlockFeatures.ReadOnly),
+            BlockSize = Has(features, BlockFeatures.BlockSize)
+                ? Number(space, BlockConfig.BlockSize) : BlockConfig.SectorBytes,
+            HasFlush = Has(features, BlockFeatures.Flush),
+            PhysicalBlockExponent = hasTopology ? (int)Field(space, BlockConfig.PhysicalBlockExponent) : 0,
+            AlignmentOffset = hasTopology ? (int)Field(space, BlockConfig.AlignmentOffset) : 0,
+            MinIoBlocks = hasTopology ? Number(space, BlockConfig.MinIoSize) : 0,
+            OptimalIoBlocks = hasTopology ? Number(space, BlockConfig.OptimalIoSize) : 0,
+            IsWriteBack = Has(features, BlockFeatures.ConfigWriteCache)
+                ? Field(space, BlockConfig.WriteBack) != 0 : null,
+            QueueCount = Has(features, BlockFeatures.MultiQueue) ? (int)Field(space, BlockConfig.QueueCount) : 1,
+            Discard = DiscardLimits(space, features),
+            WriteZeroes = WriteZeroesLimits(space, features),
         };
-        return has(10)
-            ? view with
-            {
-                PhysicalBlockExponent = space[24],
-                AlignmentOffset = space[25],
-                MinIoBlocks = BinaryPrimitives.ReadUInt16LittleEndian(space[26..]),
-                OptimalIoBlocks = Number(space, 28),
-            }
-            : view;
     }
 
-    private static uint Number(ReadOnlySpan<byte> space, int offset) =>
-        BinaryPrimitives.ReadUInt32LittleEndian(space[offset..]);
+    private static BlockRangeLimits? DiscardLimits(ReadOnlySpan<byte> space, ulong features) =>
+        Has(features, BlockFeatures.Discard)
+            ? new BlockRangeLimits(
+                Number(space, BlockConfig.MaxDiscardSectors), Number(space, BlockConfig.MaxDiscardSegments),
+                Number(space, BlockConfig.DiscardAlignment), MayUnmap: true)
+            : null;
+
+    private static BlockRangeLimits? WriteZeroesLimits(ReadOnlySpan<byte> space, ulong features) =>
+        Has(features, BlockFeatures.WriteZeroes)
+            ? new BlockRangeLimits(
+                Number(space, BlockConfig.MaxWriteZeroesSectors), Number(space, BlockConfig.MaxWriteZeroesSegments),
+                AlignmentSectors: 1, Field(space, BlockConfig.WriteZeroesMayUnmap) != 0)
+            : null;
+
+    private static bool Has(ulong features, ulong bit) => (features & bit) != 0;
+
+    private static uint Number(ReadOnlySpan<byte> space, ConfigField field) => (uint)Field(space, field);
+
+    private static ulong Field(ReadOnlySpan<byte> space, ConfigField field)
+    {
+        Span<byte> value = stackalloc byte[sizeof(ulong)];
+        value.Clear();
+        space.Slice(field.Offset, field.SizeBytes).CopyTo(value);
+        return BinaryPrimitives.ReadUInt64LittleEndian(value);
+    }
 }
 
 /// <summary>Limits of requests that name ranges.</summary>
 /// <param name="MaxSectors">Longest range.</param>
 /// <param name="MaxSegments">Most ranges of a request.</param>
 /// <param name="AlignmentSectors">Alignment that the device prefers.</param>
-/// <param name="MayUnmap">Whether a write of zeroes may free the range.</param>
+/// <param name="MayUnmap">Whether the device may free the range.</param>
 public readonly record struct BlockRangeLimits(uint MaxSectors, uint MaxSegments, uint AlignmentSectors, bool MayUnmap);

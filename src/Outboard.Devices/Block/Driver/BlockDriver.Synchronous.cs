@@ -1,6 +1,7 @@
 // The convenient half of the driver: one request at a time, waited for. For tests and small programs.
 using System.Diagnostics;
 using System.Text;
+using Outboard.Virtio.Spec;
 
 namespace Outboard.Devices.Block.Driver;
 
@@ -46,12 +47,12 @@ public sealed partial class BlockDriver
     /// <summary>Discards a range given in bytes.</summary>
     /// <exception cref="BlockRequestException">The device refused or failed.</exception>
     public void Discard(ulong offset, uint bytes) =>
-        Finish(TryDiscard(SlotCount, SectorOf(offset), bytes / SectorBytes), "discard", offset);
+        Finish(TryDiscard(SlotCount, SectorOf(offset), bytes / BlockConfig.SectorBytes), "discard", offset);
 
     /// <summary>Writes zeroes to a range given in bytes.</summary>
     /// <exception cref="BlockRequestException">The device refused or failed.</exception>
     public void WriteZeroes(ulong offset, uint bytes, bool mayUnmap = false) =>
-        Finish(TryWriteZeroes(SlotCount, SectorOf(offset), bytes / SectorBytes, mayUnmap), "write zeroes", offset);
+        Finish(TryWriteZeroes(SlotCount, SectorOf(offset), bytes / BlockConfig.SectorBytes, mayUnmap), "write zeroes", offset);
 
     /// <summary>Asks for the device's identity string.</summary>
     /// <exception cref="BlockRequestException">The device refused or failed.</exception>
@@ -61,9 +62,9 @@ public sealed partial class BlockDriver
         return Encoding.ASCII.GetString(Identity(SlotCount)).TrimEnd('\0');
     }
 
-    private static ulong SectorOf(ulong offset) => offset % SectorBytes == 0
-        ? offset / SectorBytes
-        : throw new ArgumentException($"offset {offset} is no multiple of {SectorBytes}", nameof(offset));
+    private static ulong SectorOf(ulong offset) => offset % BlockConfig.SectorBytes == 0
+        ? offset / BlockConfig.SectorBytes
+        : throw new ArgumentException($"offset {offset} is no multiple of {BlockConfig.SectorBytes}", nameof(offset));
 
     private void Finish(bool added, string what, ulong offset)
     {

@@ -10,17 +10,15 @@
 // Not here: secure erase, zoned requests, lifetime; reconnection (SplitDriverQueue.ResubmitInFlight is its ring half).
 using System.Runtime.InteropServices;
 using Outboard.Virtio.Queue.Driver;
+using Outboard.Virtio.Spec;
 
 namespace Outboard.Devices.Block.Driver;
 
 /// <summary>Drives one queue of a virtio-blk device.</summary>
 public sealed partial class BlockDriver
 {
-    /// <summary>Bytes of the sector that requests count in, whatever the device's block size.</summary>
-    public const int SectorBytes = 512;
-
-    /// <summary>Bytes of an identity string.</summary>
-    public const int IdentityBytes = 20;
+    /// <summary>The status of a request that the device returned without writing one.</summary>
+    public const BlockStatus NotWritten = (BlockStatus)0xFF;
 
     private const uint SlotBytes = 128;
     private const uint RangeOffset = 16;
@@ -44,7 +42,7 @@ public sealed partial class BlockDriver
     {
         ArgumentNullException.ThrowIfNull(queue);
         ArgumentOutOfRangeException.ThrowIfLessThan(slots, 1);
-        ArgumentOutOfRangeException.ThrowIfLessThan(dataBytes, (uint)SectorBytes);
+        ArgumentOutOfRangeException.ThrowIfLessThan(dataBytes, (uint)BlockConfig.SectorBytes);
         _queue = queue;
         _ring = queue.Ring;
         SlotCount = slots;
@@ -61,10 +59,10 @@ public sealed partial class BlockDriver
             DriverBuffer control = queue.Memory.Allocate(SlotBytes);
             _slots[i] = new Slot
             {
-                Header = control.Slice(0, RangeOffset),
-                Range = control.Slice(RangeOffset, 16),
+                Header = control.Slice(0, BlockRequestHeader.Bytes),
+                Range = control.Slice(RangeOffset, BlockRange.Bytes),
                 Status = control.Slice(StatusOffset, 1),
-                Identity = control.Slice(IdentityOffset, IdentityBytes),
+                Identity = control.Slice(IdentityOffset, BlockConfig.IdBytes),
                 Data = queue.Memory.Allocate(dataBytes, DataAlignment),
             };
         }
@@ -92,21 +90,21 @@ public sealed partial class BlockDriver
     /// <summary>Adds a read into the slot's data buffer; seen by the device after <see cref="Submit"/>.</summary>
     /// <returns>False when the ring is full.</returns>
     public bool TryRead(int slot, ulong sector, uint bytes) =>
-        TryTransfer(slot, BlockWire.In, sector, bytes, deviceWrites: true);
+        TryTransfer(slot, BlockRequestType.In, sector, bytes, deviceWrites: true);
 
     /// <summary>Adds a write of the slot's data buffer.</summary>
     /// <returns>False when the ring is full.</returns>
     public bool TryWrite(int slot, ulong sector, uint bytes) =>
-        TryTransfer(slot, BlockWire.Out, sector, bytes, deviceWrites: false);
+        TryTransfer(slot, BlockRequestType.Out, sector, bytes, deviceWrites: false);
 
     /// <summary>Adds a flush: what was completed before it is durable when it succeeds.</summary>
     /// <returns>False when the ring is full.</returns>
-    public bool TryFlush(int slot) => TryAdd(slot, BlockWire.Flush, 0, _readable, 1, 0);
+    public bool TryFlush(int slot) => TryAdd(slot, BlockRequestType.Flush, 0, 1, 0);
 
     /// <summary>Adds a discard of one range.</summary>
     /// <returns>False when the ring is full.</returns>
     public bool TryDiscard(int slot, ulong sector, uint sectors) =>
-        TryRange(slot, BlockWire.Discard, new BlockRange(sector, sectors, 0));
+        TryRange(slot, BlockRequestType.Discard, new BlockRange(sector, sectors, 0));
 
     /// <summary>Adds a request that writes zeroes to one range.</summary>
     /// <param name="slot">The slot.</param>
@@ -115,14 +113,14 @@ public sealed partial class BlockDriver
     /// <param name="mayUnmap">Whether the device may free the range.</param>
     /// <returns>False when the ring is full.</returns>
     public bool TryWriteZeroes(int slot, ulong sector, uint sectors, bool mayUnmap = false) =>
-        TryRange(slot, BlockWire.WriteZeroes, new BlockRange(sector, sectors, mayUnmap ? BlockWire.RangeUnmap : 0));
+        TryRange(slot, BlockRequestType.WriteZeroes, new BlockRange(sector, sectors, mayUnmap ? BlockRange.Unmap : 0));
 
     /// <summary>Adds a request for the identity string; <see cref="Identity"/> has it afterwards.</summary>
     /// <returns>False when the ring is full.</returns>
     public bool TryGetId(int slot)
     {
         _writable[0] = _slots[slot].Identity;
-        return TryAdd(slot, BlockWire.GetId, 0, _readable, 1, 1);
+        return TryAdd(slot, BlockRequestType.GetId, 0, 1, 1);
     }
 
     /// <summary>The identity bytes that a slot's request brought: a string, padded with zeroes.</summary>
@@ -147,7 +145,7 @@ public sealed partial class BlockDriver
         return count;
     }
 
-    private bool TryTransfer(int slot, uint type, ulong sector, uint bytes, bool deviceWrites)
+    private bool TryTransfer(int slot, BlockRequestType type, ulong sector, uint bytes, bool deviceWrites)
     {
         if (bytes == 0 || bytes > DataBytes)
         {
@@ -163,20 +161,20 @@ public sealed partial class BlockDriver
         }
 
         return deviceWrites
-            ? TryAdd(slot, type, sector, _readable, 1, count)
-            : TryAdd(slot, type, sector, _readable, count, 0);
+            ? TryAdd(slot, type, sector, 1, count)
+            : TryAdd(slot, type, sector, count, 0);
     }
 
-    private bool TryRange(int slot, uint type, BlockRange range)
+    private bool TryRange(int slot, BlockRequestType type, BlockRange range)
     {
         DriverBuffer buffer = _slots[slot].Range;
         MemoryMarshal.Write(buffer.Span, in range);
         _readable[1] = buffer;
-        return TryAdd(slot, type, 0, _readable, 2, 0);
+        return TryAdd(slot, type, 0, 2, 0);
     }
 
     /// <summary>Puts header and status around what the caller placed in the two arrays, and adds the chain.</summary>
-    private bool TryAdd(int slot, uint type, ulong sector, DriverBuffer[] readable, int readableCount, int writableCount)
+    private bool TryAdd(int slot, BlockRequestType type, ulong sector, int readableCount, int writableCount)
     {
         ref Slot request = ref _slots[slot];
         if (request.IsBusy)
@@ -184,13 +182,13 @@ public sealed partial class BlockDriver
             throw new InvalidOperationException($"slot {slot} has a request in flight");
         }
 
-        BlockHeader header = new(type, sector);
+        BlockRequestHeader header = new(type, 0, sector);
         MemoryMarshal.Write(request.Header.Span, in header);
-        request.Status.Span[0] = (byte)BlockStatus.NotWritten;
-        readable[0] = request.Header;
+        request.Status.Span[0] = (byte)NotWritten;
+        _readable[0] = request.Header;
         _writable[writableCount] = request.Status;
         request.IsBusy = _ring.TryAdd(
-            readable.AsSpan(0, readableCount), _writable.AsSpan(0, writableCount + 1), (uint)slot);
+            _readable.AsSpan(0, readableCount), _writable.AsSpan(0, writableCount + 1), (uint)slot);
         return request.IsBusy;
     }
 

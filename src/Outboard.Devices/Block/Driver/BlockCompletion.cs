@@ -1,25 +1,11 @@
-// What a virtio-blk device answers, as the driver sees it.
+// What a driver gets back.
+using Outboard.Virtio.Spec;
+
 namespace Outboard.Devices.Block.Driver;
-
-/// <summary>The outcome of a block request.</summary>
-public enum BlockStatus : byte
-{
-    /// <summary>VIRTIO_BLK_S_OK.</summary>
-    Ok = 0,
-
-    /// <summary>VIRTIO_BLK_S_IOERR.</summary>
-    IoError = 1,
-
-    /// <summary>VIRTIO_BLK_S_UNSUPP.</summary>
-    Unsupported = 2,
-
-    /// <summary>The device returned the request without writing a status.</summary>
-    NotWritten = 0xFF,
-}
 
 /// <summary>A finished request.</summary>
 /// <param name="Slot">The request's slot; it may be used again.</param>
-/// <param name="Status">The outcome.</param>
+/// <param name="Status">The outcome; <see cref="BlockDriver.NotWritten"/> when the device wrote none.</param>
 /// <param name="WrittenBytes">Bytes that the device says it wrote, the status included.</param>
 public readonly record struct BlockCompletion(int Slot, BlockStatus Status, uint WrittenBytes);
 
