@@ -1,5 +1,6 @@
 // The commands of the program.
 using System.CommandLine;
+using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
 using Outboard.Cli.Discovery;
 
@@ -20,6 +21,7 @@ internal static class CommandTree
         root.Add(BlockCommand.Create(invocation.BackendName));
         root.Add(ListBackendsCommand.Create());
         root.Add(InstallDescriptorsCommand.Create());
+        root.Add(BenchCommand.Create());
         return root;
     }
 }
