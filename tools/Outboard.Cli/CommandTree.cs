@@ -2,6 +2,7 @@
 using System.CommandLine;
 using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
+using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 
 namespace Outboard.Cli;
@@ -22,6 +23,7 @@ internal static class CommandTree
         root.Add(ListBackendsCommand.Create());
         root.Add(InstallDescriptorsCommand.Create());
         root.Add(BenchCommand.Create());
+        root.Add(DemoCommand.Create());
         return root;
     }
 }

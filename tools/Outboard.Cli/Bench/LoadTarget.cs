@@ -43,10 +43,14 @@ internal sealed class LoadTarget : IAsyncDisposable
     public long RangeBytes { get; private init; }
 
     /// <summary>Connects, and starts the queues.</summary>
-    /// <exception cref="IOException">The load does not fit the device.</exception>
-    public static async Task<LoadTarget> ConnectAsync(LoadSettings settings)
+    /// <param name="settings">The load.</param>
+    /// <param name="limit">How long the back-end may take until it listens.</param>
+    /// <param name="isHopeless">Tells that the back-end will never listen.</param>
+    /// <exception cref="IOException">Nobody listens, or the load does not fit the device.</exception>
+    public static async Task<LoadTarget> ConnectAsync(
+        LoadSettings settings, TimeSpan limit = default, Func<bool>? isHopeless = null)
     {
-        VhostUserFrontend frontend = await ConnectFrontendAsync(settings).ConfigureAwait(false);
+        VhostUserFrontend frontend = await ConnectWithinAsync(settings, limit, isHopeless).ConfigureAwait(false);
         BlockConfigView config = await ReadConfigAsync(frontend).ConfigureAwait(false);
         Check(settings, frontend, config);
         LoadTarget target = new(settings, frontend, config)
@@ -74,7 +78,7 @@ internal sealed class LoadTarget : IAsyncDisposable
     {
         ulong features = _frontend.Features;
         await _frontend.DisposeAsync().ConfigureAwait(false);
-        _frontend = await ConnectWithinAsync(_settings, limit).ConfigureAwait(false);
+        _frontend = await ConnectWithinAsync(_settings, limit, null).ConfigureAwait(false);
         BlockConfigView config = await ReadConfigAsync(_frontend).ConfigureAwait(false);
         if (_frontend.Features != features || config != Config)
         {
@@ -87,23 +91,6 @@ internal sealed class LoadTarget : IAsyncDisposable
         foreach (FrontendQueue queue in Queues)
         {
             await _frontend.ResumeQueueAsync(queue, queue.Ring.ResubmitInFlight()).ConfigureAwait(false);
-        }
-    }
-
-    /// <summary>Connects as soon as somebody listens.</summary>
-    public static async Task<VhostUserFrontend> ConnectWithinAsync(LoadSettings settings, TimeSpan limit)
-    {
-        long start = Stopwatch.GetTimestamp();
-        while (true)
-        {
-            try
-            {
-                return await ConnectFrontendAsync(settings).ConfigureAwait(false);
-            }
-            catch (IOException) when (Stopwatch.GetElapsedTime(start) < limit)
-            {
-                await Task.Delay(s_connectInterval).ConfigureAwait(false);
-            }
         }
     }
 
@@ -125,6 +112,23 @@ internal sealed class LoadTarget : IAsyncDisposable
         }
 
         Memory.Dispose();
+    }
+
+    private static async Task<VhostUserFrontend> ConnectWithinAsync(
+        LoadSettings settings, TimeSpan limit, Func<bool>? isHopeless)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                return await ConnectFrontendAsync(settings).ConfigureAwait(false);
+            }
+            catch (IOException) when (Stopwatch.GetElapsedTime(start) < limit && isHopeless?.Invoke() != true)
+            {
+                await Task.Delay(s_connectInterval).ConfigureAwait(false);
+            }
+        }
     }
 
     private static async Task<VhostUserFrontend> ConnectFrontendAsync(LoadSettings settings)

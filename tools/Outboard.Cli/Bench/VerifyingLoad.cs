@@ -108,9 +108,11 @@ internal sealed class VerifyingLoad
     /// <summary>From another thread: makes the load return once nothing is completed any more.</summary>
     public void Interrupt() => _isInterrupted = true;
 
+    /// <summary>Ends the interruption, before a phase is called again.</summary>
+    public void Resume() => _isInterrupted = false;
+
     private bool Run(Phase phase, long end)
     {
-        _isInterrupted = false;
         long lastCompletion = Stopwatch.GetTimestamp();
         while (true)
         {
