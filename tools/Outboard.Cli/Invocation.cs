@@ -80,7 +80,7 @@ internal sealed record Invocation(string ProgramName, string[] Arguments)
     private static string CalledAs()
     {
         byte[] line = File.ReadAllBytes("/proc/self/cmdline");
-        int end = Array.IndexOf(line, (byte)0);
+        int end = line.AsSpan().IndexOf((byte)0);
         return System.Text.Encoding.UTF8.GetString(line, 0, end < 0 ? line.Length : end);
     }
 

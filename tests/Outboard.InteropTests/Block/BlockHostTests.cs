@@ -18,14 +18,15 @@ public abstract class BlockHostTests
 
         await QemuIo.RunAsync(
             backend.SocketPath,
-            "write -P 0x5a 0 64k", "write -P 0xa5 1M 1M", "write -P 0x11 67104768 4k", "write -P 0x77 512 512", "flush");
+            "write -P 0x5a 0 64k", "write -P 0xa5 1M 1M", "write -P 0x11 67104768 4k", "write -P 0x77 512 512",
+            "flush");
         string[] reads =
         [
             "read -P 0x5a 0 512", "read -P 0x77 512 512", "read -P 0x5a 1k 63k", "read -P 0xa5 1M 1M",
             "read -P 0x11 67104768 4k", "read -P 0 2M 1M",
         ];
         await QemuIo.RunAsync(backend.SocketPath, reads);
-        await QemuIo.RunOnFileAsync(options.ImagePath, reads);
+        await QemuIo.ReadFileAsync(options.ImagePath, reads);
         await QemuIo.CompareAsync(backend.SocketPath, options.ImagePath);
     }
 
@@ -83,7 +84,8 @@ public abstract class BlockHostTests
     public async Task A_disk_past_the_page_cache_works_alike()
     {
         using TempFolder folder = new();
-        await using IBlockBackendUnderTest backend = await StartBackendAsync(OptionsIn(folder) with { IsDirect = true });
+        BlockBackendOptions options = OptionsIn(folder) with { IsDirect = true };
+        await using IBlockBackendUnderTest backend = await StartBackendAsync(options);
 
         await QemuIo.RunAsync(
             backend.SocketPath, "write -P 0x5a 512 3k", "write -P 0xa5 1M 1M", "flush", "read -P 0x5a 512 3k",
@@ -92,7 +94,7 @@ public abstract class BlockHostTests
 
     private protected abstract Task<IBlockBackendUnderTest> StartBackendAsync(BlockBackendOptions options);
 
-    private static BlockBackendOptions OptionsIn(TempFolder folder) => new()
+    private protected static BlockBackendOptions OptionsIn(TempFolder folder) => new()
     {
         SocketPath = folder.Combine("block.sock"),
         ImagePath = folder.CreateImage("disk.img", DiskLength),

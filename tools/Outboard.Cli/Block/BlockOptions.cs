@@ -20,83 +20,86 @@ internal sealed class BlockOptions
     private const int LongestPollingUs = 1_000_000;
     private const int LongestDelayMs = 60_000;
 
-    private readonly Option<string?> _socketPath = TypedOptions.Text(
+    private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
 
-    private readonly Option<int?> _descriptor = TypedOptions.Number(
+    private readonly ValueOption<int?> _descriptor = ValueOption.Number(
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.", 0, int.MaxValue);
 
-    private readonly Option<bool> _capabilities = TypedOptions.Switch(
+    private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
 
-    private readonly Option<string?> _file = TypedOptions.Text(
+    private readonly ValueOption<string> _file = ValueOption.Text(
         "--blk-file", "PATH", "Serve a raw image file or a block device.");
 
-    private readonly Option<long?> _memory = TypedOptions.Size(
+    private readonly ValueOption<long?> _memory = ValueOption.Size(
         "--memory-size", "Serve memory of this size, empty at the start and gone at the end.");
 
-    private readonly Option<long?> _null = TypedOptions.Size(
+    private readonly ValueOption<long?> _null = ValueOption.Size(
         "--null-size", "Serve nothing of this size: reads give zeroes, writes are dropped.");
 
-    private readonly Option<bool> _readOnly = TypedOptions.Switch("--read-only", "Refuse writes.");
+    private readonly SwitchOption _readOnly = new("--read-only", "Refuse writes.");
 
-    private readonly Option<bool> _direct = TypedOptions.Switch("--direct", "Bypass the page cache (O_DIRECT).");
+    private readonly SwitchOption _direct = new("--direct", "Bypass the page cache (O_DIRECT).");
 
-    private readonly Option<string?> _serial = TypedOptions.Text(
+    private readonly ValueOption<string> _serial = ValueOption.Text(
         "--serial", "TEXT", "The disk's serial number, at most 20 ASCII characters.");
 
-    private readonly Option<int?> _blockSize = TypedOptions.PowerOfTwo(
+    private readonly ValueOption<int?> _blockSize = ValueOption.PowerOfTwo(
         "--block-size", "N", "Logical block size in bytes. [default: 512, or what --direct needs]", 512, 4096);
 
-    private readonly Option<bool> _writeCache = TypedOptions.Switch(
+    private readonly SwitchOption _writeCache = new(
         "--write-cache", "Completed writes may be lost until the guest flushes. [default]");
 
-    private readonly Option<bool> _noWriteCache = TypedOptions.Switch(
+    private readonly SwitchOption _noWriteCache = new(
         "--no-write-cache", "A completed write is durable, unless the guest turns the cache on.");
 
-    private readonly Option<int?> _queues = TypedOptions.Number(
+    private readonly ValueOption<int?> _queues = ValueOption.Number(
         "--num-queues", "N", "Number of virtqueues. [default: 1]", 1, MostQueues);
 
-    private readonly Option<int?> _queueSize = TypedOptions.PowerOfTwo(
+    private readonly ValueOption<int?> _queueSize = ValueOption.PowerOfTwo(
         "--queue-size", "N", "Largest size of a virtqueue. [default: 1024]", 2, LargestQueue);
 
-    private readonly Option<int?> _threads = TypedOptions.Number(
+    private readonly ValueOption<int?> _threads = ValueOption.Number(
         "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
 
-    private readonly Option<int?> _polling = TypedOptions.Number(
+    private readonly ValueOption<int?> _polling = ValueOption.Number(
         "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
         0, LongestPollingUs);
 
-    private readonly Option<string?> _engine = TypedOptions.Choice(
+    private readonly ValueOption<string> _engine = ValueOption.Choice(
         "--io", "How files are read and written. [default: auto]", "auto", "io_uring", "threads");
 
-    private readonly Option<bool> _watchSize = TypedOptions.Switch(
+    private readonly SwitchOption _watchSize = new(
         "--watch-size", "Look every second whether the file was resized. (SIGHUP makes it look at once, always.)");
 
-    private readonly Option<long?> _faultSeed = TypedOptions.Number64(
-        "--fault-seed", "N", "Where the random numbers of the two below begin. [default: 1]");
+    private readonly ValueOption<long?> _faultSeed = ValueOption.LargeNumber(
+        "--fault-seed", "N", "For tests: where the random numbers of the faults begin. [default: 1]");
 
-    private readonly Option<double?> _faultErrors = TypedOptions.Fraction(
+    private readonly ValueOption<double?> _faultErrors = ValueOption.Fraction(
         "--fault-error-rate", "X", "For tests: this share of the requests fails, 0 to 1.");
 
-    private readonly Option<double?> _faultDelays = TypedOptions.Fraction(
+    private readonly ValueOption<double?> _faultDelays = ValueOption.Fraction(
         "--fault-delay-rate", "X", "For tests: this share of the requests is delayed, 0 to 1.");
 
-    private readonly Option<int?> _faultDelay = TypedOptions.Number(
+    private readonly ValueOption<int?> _faultDelay = ValueOption.Number(
         "--fault-delay", "MS", "For tests: how long requests are delayed; all of them without --fault-delay-rate.",
         1, LongestDelayMs);
 
-    private readonly Option<bool> _verbose = TypedOptions.Switch("--verbose", "Log more.");
+    private readonly SwitchOption _verbose = new("--verbose", "Log more.");
 
-    private readonly Option<bool> _quiet = TypedOptions.Switch("--quiet", "Log warnings and errors only.");
+    private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
 
     public void AddTo(Command command)
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _capabilities, _file, _memory, _null, _readOnly, _direct, _serial, _blockSize,
-            _writeCache, _noWriteCache, _queues, _queueSize, _threads, _polling, _engine, _watchSize,
-            _faultSeed, _faultErrors, _faultDelays, _faultDelay, _verbose, _quiet,
+            _socketPath.Symbol, _descriptor.Symbol, _capabilities.Symbol,
+            _file.Symbol, _memory.Symbol, _null.Symbol,
+            _readOnly.Symbol, _direct.Symbol, _serial.Symbol, _blockSize.Symbol, _writeCache.Symbol, _noWriteCache.Symbol,
+            _queues.Symbol, _queueSize.Symbol, _threads.Symbol, _polling.Symbol, _engine.Symbol, _watchSize.Symbol,
+            _faultErrors.Symbol, _faultDelays.Symbol, _faultDelay.Symbol, _faultSeed.Symbol,
+            _verbose.Symbol, _quiet.Symbol,
         ];
         foreach (Option option in all)
         {
@@ -110,38 +113,38 @@ internal sealed class BlockOptions
         Refuse(result, _verbose, _quiet);
         return new BlockSettings
         {
-            SocketPath = result.GetValue(_socketPath),
-            DescriptorNumber = result.GetValue(_descriptor),
-            FilePath = result.GetValue(_file),
-            MemorySizeBytes = result.GetValue(_memory),
-            NullSizeBytes = result.GetValue(_null),
-            IsReadOnly = result.GetValue(_readOnly),
-            IsDirect = result.GetValue(_direct),
-            Serial = result.GetValue(_serial) ?? string.Empty,
-            BlockSize = result.GetValue(_blockSize),
-            HasWriteCache = !result.GetValue(_noWriteCache),
-            QueueCount = result.GetValue(_queues) ?? 1,
-            QueueSize = result.GetValue(_queueSize),
-            ThreadCount = result.GetValue(_threads) ?? 0,
-            MaxPolling = result.GetValue(_polling) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+            SocketPath = _socketPath.Read(result),
+            DescriptorNumber = _descriptor.Read(result),
+            FilePath = _file.Read(result),
+            MemorySizeBytes = _memory.Read(result),
+            NullSizeBytes = _null.Read(result),
+            IsReadOnly = _readOnly.Read(result),
+            IsDirect = _direct.Read(result),
+            Serial = _serial.Read(result) ?? string.Empty,
+            BlockSize = _blockSize.Read(result),
+            HasWriteCache = !_noWriteCache.Read(result),
+            QueueCount = _queues.Read(result) ?? 1,
+            QueueSize = _queueSize.Read(result),
+            ThreadCount = _threads.Read(result) ?? 0,
+            MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
             FileEngine = ReadEngine(result),
-            WatchesSize = result.GetValue(_watchSize),
+            WatchesSize = _watchSize.Read(result),
             Faults = ReadFaults(result),
-            LogLevel = result.GetValue(_verbose) ? LogLevel.Debug
-                : result.GetValue(_quiet) ? LogLevel.Warning
+            LogLevel = _verbose.Read(result) ? LogLevel.Debug
+                : _quiet.Read(result) ? LogLevel.Warning
                 : LogLevel.Information,
         };
     }
 
-    private static void Refuse(ParseResult result, Option<bool> one, Option<bool> other)
+    private static void Refuse(ParseResult result, SwitchOption one, SwitchOption other)
     {
-        if (result.GetValue(one) && result.GetValue(other))
+        if (one.Read(result) && other.Read(result))
         {
-            throw new CommandLineException($"{one.Name} and {other.Name} exclude each other: give one of them");
+            throw new CommandLineException($"{one.Symbol.Name} and {other.Symbol.Name} exclude each other: give one of them");
         }
     }
 
-    private FileIoEngineKind ReadEngine(ParseResult result) => result.GetValue(_engine) switch
+    private FileIoEngineKind ReadEngine(ParseResult result) => _engine.Read(result) switch
     {
         "io_uring" => FileIoEngineKind.IoUring,
         "threads" => FileIoEngineKind.Threads,
@@ -150,10 +153,10 @@ internal sealed class BlockOptions
 
     private FaultPlan? ReadFaults(ParseResult result)
     {
-        double? errors = result.GetValue(_faultErrors);
-        double? delays = result.GetValue(_faultDelays);
-        int? delayMs = result.GetValue(_faultDelay);
-        long? seed = result.GetValue(_faultSeed);
+        double? errors = _faultErrors.Read(result);
+        double? delays = _faultDelays.Read(result);
+        int? delayMs = _faultDelay.Read(result);
+        long? seed = _faultSeed.Read(result);
         if (errors is null && delays is null && delayMs is null)
         {
             return seed is null

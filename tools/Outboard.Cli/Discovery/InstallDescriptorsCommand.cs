@@ -19,18 +19,18 @@ internal static class InstallDescriptorsCommand
 
     public static Command Create()
     {
-        Option<string?> prefix = TypedOptions.Text("--prefix", "DIR", "Where to install: /usr, or any other directory.");
-        prefix.Required = true;
-        Option<string?> binary = TypedOptions.Text(
+        ValueOption<string> prefix = ValueOption.Text("--prefix", "DIR", "Where to install: /usr, or any other directory.");
+        prefix.Symbol.Required = true;
+        ValueOption<string> binary = ValueOption.Text(
             "--binary", "PATH", "The program 'outboard' that the back-end's link leads to. [default: this program]");
         Command command = new(
             "install-descriptors",
             "Install the JSON description of the block back-end in PREFIX/share/qemu/vhost-user, "
             + "and the link PREFIX/bin/outboard-block that it names.")
         {
-            prefix, binary,
+            prefix.Symbol, binary.Symbol,
         };
-        command.SetAction(result => Run(result.GetValue(prefix)!, result.GetValue(binary)));
+        command.SetAction(result => Run(prefix.Read(result)!, binary.Read(result)));
         return command;
     }
 

@@ -12,8 +12,8 @@ internal static class ListBackendsCommand
 {
     public static Command Create()
     {
-        Option<string?> type = TypedOptions.Text("--type", "TYPE", "Only back-ends of this type, for example block.");
-        Option<bool> json = TypedOptions.Switch("--json", "Print a JSON array.");
+        ValueOption<string> type = ValueOption.Text("--type", "TYPE", "Only back-ends of this type, for example block.");
+        SwitchOption json = new("--json", "Print a JSON array.");
         Option<string[]> directories = new("--directory")
         {
             HelpName = "DIR",
@@ -22,10 +22,10 @@ internal static class ListBackendsCommand
         };
         Command command = new("list-backends", "List the installed vhost-user back-ends, the highest priority first.")
         {
-            type, json, directories,
+            type.Symbol, json.Symbol, directories,
         };
         command.SetAction(result => Run(
-            result.GetValue(type), result.GetValue(json), result.GetValue(directories) is { Length: > 0 } given ? given : null));
+            type.Read(result), json.Read(result), result.GetValue(directories) is { Length: > 0 } given ? given : null));
         return command;
     }
 
