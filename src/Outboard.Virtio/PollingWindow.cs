@@ -13,6 +13,9 @@ internal sealed class PollingWindow
     /// <summary>Window after the first short sleep.</summary>
     private const long FirstWindowNs = 5_000;
 
+    /// <summary>What the wake-up itself may take, of a sleep that counts as short.</summary>
+    private const long WakeUpNs = 50_000;
+
     /// <summary>Looks between two readings of the clock.</summary>
     private const int LooksPerClock = 16;
 
@@ -31,10 +34,13 @@ internal sealed class PollingWindow
     private bool _lookedInVain;
 
     internal PollingWindow(TimeSpan max) =>
-        _maxNs = Environment.ProcessorCount > 1 ? (long)max.TotalNanoseconds : 0;
+        _maxNs = (long)max.TotalNanoseconds;
 
     /// <summary>The current window, for tests and measurements.</summary>
     internal long WindowNs => _windowNs;
+
+    /// <summary>Whether looking finds work, which means that the driver runs on another CPU.</summary>
+    internal bool IsPaying => _windowNs > 0 && _off == 0;
 
     /// <summary>Work was found: the window begins anew.</summary>
     internal void OnWork()
@@ -88,7 +94,7 @@ internal sealed class PollingWindow
                 _off = SleepsWhileOff;
             }
         }
-        else if (ns <= _maxNs)
+        else if (ns <= _maxNs + WakeUpNs)
         {
             _windowNs = Math.Min(_maxNs, Math.Max(FirstWindowNs, _windowNs * 2));
         }

@@ -194,7 +194,7 @@ public sealed class QueueWorker : IAsyncDisposable
         for (int i = _active.Count - 1; i >= 0; i--)
         {
             RunningQueue queue = _active[i];
-            busy |= queue.Serve();
+            busy |= queue.Serve(_window.IsPaying);
             busy |= queue.Flush();
             if (!_queues.ContainsKey(queue.Id))
             {

@@ -5,12 +5,14 @@ namespace Outboard.Linux.Events;
 
 /// <summary>An owned eventfd.</summary>
 /// <remarks>
-/// Flags of a descriptor that a peer passed are shared with that peer, so they are never changed here: reads go through
-/// a poll first and cannot block, whether or not the peer made the descriptor non-blocking.
+/// Flags of a descriptor that a peer passed are shared with that peer, so they are never changed here. Reads ask the
+/// kernel not to wait; signals to a descriptor that may block look first whether the counter has room, so that a peer
+/// who fills it cannot hold us up. (A peer who, besides, takes that room in the moment between harms its own queue.)
 /// </remarks>
 public sealed class EventFd : IDisposable
 {
     private readonly int _number;
+    private readonly bool _mayBlock;
 
     /// <summary>Creates a new eventfd with counter 0, close-on-exec and non-blocking.</summary>
     public EventFd()
@@ -27,6 +29,7 @@ public sealed class EventFd : IDisposable
         ArgumentNullException.ThrowIfNull(descriptor);
         Descriptor = descriptor;
         _number = descriptor.Number;
+        _mayBlock = (Libc.fcntl(_number, Libc.F_GETFL, 0) & Libc.O_NONBLOCK) == 0;
     }
 
     /// <summary>The descriptor, owned by this object.</summary>
@@ -38,6 +41,11 @@ public sealed class EventFd : IDisposable
     // SAFETY: the kernel reads 8 bytes from a local.
     public unsafe bool Signal()
     {
+        if (_mayBlock && !Poll.IsWritable(_number))
+        {
+            return true;
+        }
+
         ulong one = 1;
         while (Libc.write(_number, &one, sizeof(ulong)) < 0)
         {
@@ -56,13 +64,17 @@ public sealed class EventFd : IDisposable
     // SAFETY: the kernel writes at most 8 bytes into a local.
     public unsafe ulong Take()
     {
-        if (!Poll.IsReadable(_number, timeoutMs: 0))
+        ulong value = 0;
+        IoSegment segment = new((nuint)(&value), sizeof(ulong));
+        nint result = Libc.preadv2(_number, &segment, 1, Libc.CurrentPosition, Libc.RWF_NOWAIT);
+        int errno = Libc.LastError();
+        if (result < 0 && errno == Errno.NotSupported && Poll.IsReadable(_number, timeoutMs: 0))
         {
-            return 0;
+            // A kernel older than 5.8: here a peer that reads its own eventfd could make us wait for its next signal.
+            result = Libc.read(_number, &value, sizeof(ulong));
         }
 
-        ulong value = 0;
-        return Libc.read(_number, &value, sizeof(ulong)) == sizeof(ulong) ? value : 0;
+        return result == sizeof(ulong) ? value : 0;
     }
 
     /// <summary>Waits until the counter is not 0, then takes it.</summary>

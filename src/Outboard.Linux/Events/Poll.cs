@@ -7,18 +7,25 @@ namespace Outboard.Linux.Events
     internal static class Poll
     {
         private const short POLLIN = 1;
+        private const short POLLOUT = 4;
+
+        /// <summary>Waits until a read would not block.</summary>
+        internal static bool IsReadable(int number, int timeoutMs) => IsReady(number, POLLIN, timeoutMs);
+
+        /// <summary>Whether a write would not block now.</summary>
+        internal static bool IsWritable(int number) => IsReady(number, POLLOUT, timeoutMs: 0);
 
         // SAFETY: the kernel reads and writes one struct pollfd on the stack.
-        internal static unsafe bool IsReadable(int number, int timeoutMs)
+        private static unsafe bool IsReady(int number, short events, int timeoutMs)
         {
-            Libc.PollDescriptor entry = new() { Number = number, Events = POLLIN };
+            Libc.PollDescriptor entry = new() { Number = number, Events = events };
             while (true)
             {
                 int ready = Libc.poll(&entry, 1, timeoutMs);
                 int errno = Libc.LastError();
                 if (ready >= 0)
                 {
-                    return ready > 0 && (entry.Returned & POLLIN) != 0;
+                    return ready > 0 && (entry.Returned & events) != 0;
                 }
 
                 if (errno != Errno.Interrupted)

@@ -251,7 +251,8 @@ public sealed class BlockFile : IDisposable
     /// <param name="exclusive">True for one writer, false for any number of readers.</param>
     /// <returns>False when another holds a lock that forbids it.</returns>
     /// <remarks>The lock ends when the last duplicate of the descriptor is closed, at the latest with the process. It
-    /// is advisory, and of the kind that QEMU's tools take (open file description locks), so each respects the
+    /// is advisory: an open file description lock (F_OFD_SETLK) from the first byte to the last. QEMU takes read locks
+    /// of the same kind on single bytes, so an exclusive lock and an image that QEMU has open exclude each
     /// other.</remarks>
     /// <exception cref="LinuxException">The file system has no such locks, or the file is open read-only and an
     /// exclusive lock was asked for.</exception>

@@ -39,7 +39,7 @@ public abstract class FileIoEngine : IDisposable
 
     /// <summary>Becomes readable when completions wait. To be watched, never to be read or written by the
     /// caller.</summary>
-    public abstract FileDescriptor CompletionDescriptor { get; }
+    public FileDescriptor CompletionDescriptor => Signal.Descriptor;
 
     /// <summary>How many more operations can be queued now.</summary>
     public int FreeSlots => Slots.FreeCount;
@@ -48,6 +48,9 @@ public abstract class FileIoEngine : IDisposable
     public int InFlight => Slots.Count - Slots.FreeCount;
 
     private protected OperationSlots Slots { get; }
+
+    /// <summary>Signalled by the first completion after <see cref="Reap"/> found none.</summary>
+    private protected abstract EventFd Signal { get; }
 
     /// <summary>Whether the calling thread is the one that created this engine.</summary>
     private protected bool IsCreatorThread => ReferenceEquals(Thread.CurrentThread, _creator);
@@ -156,7 +159,7 @@ public abstract class FileIoEngine : IDisposable
         {
             if (Reap(dropped) == 0)
             {
-                _ = Poll.IsReadable(CompletionDescriptor.Number, DrainPollMs);
+                _ = Signal.Wait(DrainPollMs);
             }
         }
 

@@ -3,12 +3,13 @@
 // No wake-up is lost: the ring's eventfd is signalled by the first operation that ends after the kernel's list of ended
 // operations was empty. Reap returns less than its span holds only when the completion ring was empty and, looked at
 // after that, so was the kernel's list; whatever ends later signals.
+using Outboard.Linux.Events;
 using Outboard.Linux.IoUring;
 using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Files;
 
-// SAFETY (class): entries are filled from slots of this engine, whose memory lives until nothing is in flight; the
+// SAFETY: entries are filled from slots of this engine, whose memory lives until nothing is in flight; the
 // memory that segments name is the caller's promise (see TryRead).
 internal sealed unsafe class IoUringFileEngine : FileIoEngine
 {
@@ -32,7 +33,7 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
 
     public override string Name => "io_uring";
 
-    public override FileDescriptor CompletionDescriptor => _ring.Signal;
+    private protected override EventFd Signal => _ring.Signal;
 
     /// <summary>Whether the ring runs in the deferred mode.</summary>
     internal bool IsDeferred => _ring.IsDeferred;

@@ -27,7 +27,7 @@ internal struct OperationSlot
 }
 
 /// <summary>The slots. Taken and given back by the engine's one calling thread.</summary>
-// SAFETY (class): every pointer stays inside _storage, which holds Count slots, Count segment lists of MaxSegments and
+// SAFETY: every pointer stays inside _storage, which holds Count slots, Count segment lists of MaxSegments and
 // Count stack entries; indices come from Take and are below Count.
 internal sealed unsafe class OperationSlots : IDisposable
 {

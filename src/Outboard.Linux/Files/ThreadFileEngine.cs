@@ -14,7 +14,7 @@ using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Files;
 
-// SAFETY (class): _shared lives in _storage, which ends after the threads were joined; ring positions are masked by the
+// SAFETY: _shared lives in _storage, which ends after the threads were joined; ring positions are masked by the
 // ring's size; slot numbers come from Slots.
 internal sealed unsafe class ThreadFileEngine : FileIoEngine
 {
@@ -53,7 +53,7 @@ internal sealed unsafe class ThreadFileEngine : FileIoEngine
 
     public override string Name => "threads";
 
-    public override FileDescriptor CompletionDescriptor => _signal.Descriptor;
+    private protected override EventFd Signal => _signal;
 
     public override void Submit()
     {

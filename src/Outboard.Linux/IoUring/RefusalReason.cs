@@ -19,7 +19,7 @@ internal static class RefusalReason
         Errno.NotImplemented =>
             "this kernel has no io_uring, or a seccomp filter hides it: use the engine 'threads'",
         Errno.NoMemory =>
-            "the limit of locked memory is too low for this kernel: raise RLIMIT_MEMLOCK or lower the queue depth",
+            "the limit of locked memory is too low for this kernel: raise RLIMIT_MEMLOCK, or use the engine 'threads'",
         Errno.InvalidArgument =>
             "this kernel knows none of the wanted modes: use the engine 'threads'",
         _ => "use the engine 'threads'",

@@ -18,7 +18,7 @@ using Outboard.Linux.Native;
 namespace Outboard.Linux.IoUring;
 
 /// <summary>A ring. Created, used and emptied by one thread.</summary>
-// SAFETY (class): the pointers lead into the ring mappings, whose sizes the kernel gave; indices are masked by the ring
+// SAFETY: the pointers lead into the ring mappings, whose sizes the kernel gave; indices are masked by the ring
 // sizes. The mappings end in Dispose, after which nothing here is called.
 internal sealed unsafe class Ring : IDisposable
 {
@@ -96,7 +96,7 @@ internal sealed unsafe class Ring : IDisposable
     internal bool IsDeferred { get; }
 
     /// <summary>Signalled when completions (or notes of them) wait.</summary>
-    internal FileDescriptor Signal => _signal.Descriptor;
+    internal EventFd Signal => _signal;
 
     /// <summary>Entries that were queued and that the kernel has not taken.</summary>
     internal uint Queued => _queued;

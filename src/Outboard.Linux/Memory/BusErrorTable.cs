@@ -19,7 +19,7 @@ using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Memory;
 
-// SAFETY (class): all pointers lead into _table, a mapping of TableBytes that is never freed; entry numbers are below
+// SAFETY: all pointers lead into _table, a mapping of TableBytes that is never freed; entry numbers are below
 // Capacity. Writers hold s_lock.
 internal static unsafe class BusErrorTable
 {

@@ -55,7 +55,8 @@ public sealed class MemoryMapping : IDisposable
         ulong page = Libc.PageSizeOf(descriptor);
         ulong slack = offset % page;
         ulong mapped = checked((length + slack + page - 1) / page * page);
-        nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable);
+        bool huge = page != (ulong)Environment.SystemPageSize;
+        nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable, huge);
         MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length);
         if (!MemFd.IsSealedAgainstShrinking(descriptor))
         {
@@ -87,15 +88,19 @@ public sealed class MemoryMapping : IDisposable
     }
 
     // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of this process.
-    private static unsafe nuint MapPages(FileDescriptor descriptor, ulong offset, nuint length, bool writable)
+    private static unsafe nuint MapPages(
+        FileDescriptor descriptor, ulong offset, nuint length, bool writable, bool huge)
     {
         int protection = Libc.PROT_READ | (writable ? Libc.PROT_WRITE : 0);
-        const int flags = Libc.MAP_SHARED | Libc.MAP_NORESERVE;
+
+        // Huge pages are reserved now, so that a pool that is empty refuses here and does not fault later.
+        int flags = huge ? Libc.MAP_SHARED : Libc.MAP_SHARED | Libc.MAP_NORESERVE;
         void* address = Libc.mmap(null, length, protection, flags, descriptor.Number, (long)offset);
         int errno = Libc.LastError();
         if ((nint)address == -1)
         {
-            throw new LinuxException("mmap", errno, $"{length} bytes at offset {offset}");
+            string remedy = huge ? " of huge pages: raise vm.nr_hugepages" : string.Empty;
+            throw new LinuxException("mmap", errno, $"{length} bytes at offset {offset}{remedy}");
         }
 
         // Guest memory has no place in a core dump of the back-end; a refusal is harmless.

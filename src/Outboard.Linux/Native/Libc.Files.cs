@@ -19,6 +19,9 @@ internal static partial class Libc
     /// <summary>RWF_NOWAIT: fail with EAGAIN rather than wait for a device or a lock.</summary>
     internal const int RWF_NOWAIT = 8;
 
+    /// <summary>The offset for descriptors without positions.</summary>
+    internal const long CurrentPosition = -1;
+
     internal const int F_OFD_SETLK = 37;
     internal const short F_RDLCK = 0;
     internal const short F_WRLCK = 1;

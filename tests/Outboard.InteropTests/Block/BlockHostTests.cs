@@ -18,7 +18,8 @@ public abstract class BlockHostTests
 
         await QemuIo.RunAsync(
             backend.SocketPath,
-            "write -P 0x5a 0 64k", "write -P 0xa5 1M 1M", "write -P 0x11 67104768 4k", "write -P 0x77 512 512", "flush");
+            "write -P 0x5a 0 64k", "write -P 0xa5 1M 1M", "write -P 0x11 67104768 4k", "write -P 0x77 512 512",
+            "flush");
         string[] reads =
         [
             "read -P 0x5a 0 512", "read -P 0x77 512 512", "read -P 0x5a 1k 63k", "read -P 0xa5 1M 1M",
@@ -83,7 +84,8 @@ public abstract class BlockHostTests
     public async Task A_disk_past_the_page_cache_works_alike()
     {
         using TempFolder folder = new();
-        await using IBlockBackendUnderTest backend = await StartBackendAsync(OptionsIn(folder) with { IsDirect = true });
+        BlockBackendOptions options = OptionsIn(folder) with { IsDirect = true };
+        await using IBlockBackendUnderTest backend = await StartBackendAsync(options);
 
         await QemuIo.RunAsync(
             backend.SocketPath, "write -P 0x5a 512 3k", "write -P 0xa5 1M 1M", "flush", "read -P 0x5a 512 3k",

@@ -59,12 +59,15 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
 
     public Task KillAsync() => _process.KillAsync();
 
-    /// <summary>Grows or shrinks the file; the program is expected to notice by itself.</summary>
-    public Task ResizeAsync(long length)
+    /// <summary>Grows or shrinks the file, and has the program look at its size again.</summary>
+    public async Task ResizeAsync(long length)
     {
-        using FileStream file = new(_imagePath, FileMode.Open, FileAccess.Write, FileShare.ReadWrite);
-        file.SetLength(length);
-        return Task.CompletedTask;
+        using (FileStream file = new(_imagePath, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
+        {
+            file.SetLength(length);
+        }
+
+        await _process.SignalAsync("HUP");
     }
 
     public ValueTask DisposeAsync() => _process.DisposeAsync();

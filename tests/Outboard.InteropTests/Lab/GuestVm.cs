@@ -1,6 +1,7 @@
 // GuestVm.cs - boots a Linux test machine under stock QEMU, runs a script in it and reports how that ended.
-// The machine is emulated (TCG): it needs no virtualization support and behaves the same everywhere. The script travels
-// in a cpio archive behind the initial file system; the serial console, which is QEMU's standard output, tells the rest.
+// The machine is emulated (TCG): it needs no virtualization support and behaves the same everywhere. The script
+// travels in a cpio archive behind the initial file system; the serial console, which is QEMU's standard output,
+// tells the rest.
 using System.Diagnostics;
 using System.Globalization;
 using System.Text;

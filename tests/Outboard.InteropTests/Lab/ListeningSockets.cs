@@ -14,7 +14,8 @@ internal static class ListeningSockets
         foreach (string line in File.ReadLines("/proc/net/unix"))
         {
             string[] columns = line.Split(' ', PathColumn + 1, StringSplitOptions.RemoveEmptyEntries);
-            if (columns.Length > PathColumn && columns[FlagsColumn] == AcceptsConnections && columns[PathColumn] == path)
+            if (columns.Length > PathColumn && columns[PathColumn] == path &&
+                columns[FlagsColumn] == AcceptsConnections)
             {
                 return true;
             }

@@ -1,5 +1,5 @@
-// OutboardProgram.cs - where the program "outboard" is that the tests start: the one built with these tests, in the same
-// configuration, or the one that OUTBOARD_PROGRAM names.
+// OutboardProgram.cs - where the program "outboard" is that the tests start: the one built with these tests, in the
+// same configuration, or the one that OUTBOARD_PROGRAM names.
 namespace Outboard.InteropTests.Lab;
 
 internal static class OutboardProgram

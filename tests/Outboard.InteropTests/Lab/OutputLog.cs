@@ -96,7 +96,7 @@ internal sealed class OutputLog
         }
     }
 
-    /// <summary>Waits for a match at or after <paramref name="start"/>; fails at the limit or when the text ends.</summary>
+    /// <summary>Waits for a match from <paramref name="start"/> on; fails at the limit or when the text ends.</summary>
     public async Task<Match> WaitForAsync(Regex pattern, TimeSpan limit, int start = 0) =>
         await FindAsync(pattern, limit, start) ??
         throw new LabException($"{_name}: '{pattern}' did not appear within {limit}. Output:\n{Tail}");

@@ -132,7 +132,8 @@ internal sealed class PeerProcess : IAsyncDisposable
     public string Describe()
     {
         string state = _process.HasExited ? $"exit status {_process.ExitCode}" : $"running as process {Id}";
-        return $"{Name} ({state})\ncommand: {_commandLine}\nstandard output: {Output.Tail}\nstandard error: {Errors.Tail}";
+        return $"{Name} ({state})\ncommand: {_commandLine}\n" +
+            $"standard output: {Output.Tail}\nstandard error: {Errors.Tail}";
     }
 
     public async ValueTask DisposeAsync()

@@ -1,6 +1,6 @@
 // ProcessStarter.cs - starts every program of the rig from one thread that lives as long as the test run.
-// The programs ask the kernel to be killed when the thread that started them ends (PR_SET_PDEATHSIG): so nothing is left
-// behind even when the test run is killed, and a pool thread that retires kills nothing.
+// The programs ask the kernel to be killed when the thread that started them ends (PR_SET_PDEATHSIG): so nothing is
+// left behind even when the test run is killed, and a pool thread that retires kills nothing.
 using System.Collections.Concurrent;
 using System.Diagnostics;
 

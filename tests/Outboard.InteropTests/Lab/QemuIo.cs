@@ -32,7 +32,8 @@ internal static class QemuIo
 
     /// <summary>Fails unless the disk behind a socket and an image file have the same content.</summary>
     public static Task<string> CompareAsync(string socketPath, string imagePath) =>
-        RunToolAsync("qemu-img", ["compare", "--image-opts", DiskAt(socketPath), $"driver=raw,file.filename={imagePath}"]);
+        RunToolAsync(
+            "qemu-img", ["compare", "--image-opts", DiskAt(socketPath), $"driver=raw,file.filename={imagePath}"]);
 
     /// <summary>Copies the disk behind a socket into an image file.</summary>
     public static Task<string> CopyToFileAsync(string socketPath, string imagePath) =>

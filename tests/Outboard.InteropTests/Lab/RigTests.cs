@@ -1,5 +1,5 @@
-// RigTests.cs - the rig must be able to fail: a wrong result, a panic, a hang or a program that does not start may never
-// look like success.
+// RigTests.cs - the rig must be able to fail: a wrong result, a panic, a hang or a program that does not start may
+// never look like success.
 using System.Text.Json.Nodes;
 using Outboard.InteropTests.Block;
 using Xunit;
@@ -92,7 +92,9 @@ public sealed class RigTests
         using TempFolder folder = new();
         string socket = folder.Combine("monitor.sock");
         PeerProcess process = await PeerProcess.StartPeerAsync(
-            "qemu-storage-daemon", "--chardev", $"socket,id=m,path={socket},server=on,wait=off", "--monitor", "chardev=m");
+            "qemu-storage-daemon",
+            "--chardev", $"socket,id=m,path={socket},server=on,wait=off",
+            "--monitor", "chardev=m");
         await process.WaitForSocketAsync(socket, TimeSpan.FromMinutes(1));
         string command = $"/proc/{process.Id}/cmdline";
 

@@ -183,10 +183,9 @@ public abstract class FileIoEngineTests
         Assert.True(engine.TryAllocate(writable, AllocateMode.None, 0, 0, 4));
         Assert.Equal(-Errno.InvalidArgument, WaitForOne(engine).Result);
 
-        MemoryMapping gone = MemoryMapping.Map(MemFd.Create("gone", Block), 0, Block);
-        IoSegment unmapped = gone.Segment;
-        gone.Dispose();
-        Assert.True(engine.TryRead(writable, [unmapped], 0, 5));
+        using FileDescriptor memory = MemFd.Create("read-only", Block);
+        using MemoryMapping unwritable = MemoryMapping.Map(memory, 0, Block, writable: false);
+        Assert.True(engine.TryRead(writable, [unwritable.Segment], 0, 5));
         Assert.Equal(-Errno.BadAddress, WaitForOne(engine).Result);
     }
 
