@@ -25,7 +25,7 @@ public sealed class RunningQueue
     private bool _enabled;
     private bool _parked;
     private bool _failed;
-    private TaskCompletionSource<ushort>? _stopping;
+    private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
 
     internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
@@ -110,10 +110,10 @@ public sealed class RunningQueue
     }
 
     /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
-    /// <returns>The next available index.</returns>
-    public async Task<ushort> StopAsync()
+    /// <returns>Where the device stands, as <see cref="VringSetup.Base"/>.</returns>
+    public async Task<uint> StopAsync()
     {
-        TaskCompletionSource<ushort> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource<uint> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
         {
             _stopping ??= stopped;
@@ -288,7 +288,7 @@ public sealed class RunningQueue
             _queue.Dispose();
             _call?.Dispose();
             _links.Kick?.Dispose();
-            stopping.SetResult(_queue.AvailableIndex);
+            stopping.SetResult(_queue.Base);
         }
     }
 
