@@ -1,6 +1,8 @@
 // The commands of the program.
 using System.CommandLine;
+using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
+using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 
 namespace Outboard.Cli;
@@ -20,6 +22,8 @@ internal static class CommandTree
         root.Add(BlockCommand.Create(invocation.BackendName));
         root.Add(ListBackendsCommand.Create());
         root.Add(InstallDescriptorsCommand.Create());
+        root.Add(BenchCommand.Create());
+        root.Add(DemoCommand.Create());
         return root;
     }
 }

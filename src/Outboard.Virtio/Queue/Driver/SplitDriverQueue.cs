@@ -27,6 +27,8 @@ public sealed class SplitDriverQueue
     private ushort _nextAvailable;
     private ushort _kickedAvailable;
     private ushort _nextUsed;
+    private ushort _seenUsed;
+    private ulong _added;
 
     /// <summary>Lays a queue out in driver memory.</summary>
     /// <param name="index">The queue's index in the device.</param>
@@ -110,7 +112,7 @@ public sealed class SplitDriverQueue
             AddDirect(head, readable, writable);
         }
 
-        _held[head] = new Held(token, (ushort)(isIndirect ? 1 : count), true);
+        _held[head] = new Held(token, (ushort)(isIndirect ? 1 : count), true, _added++);
         _available.Write(SplitRing.EntriesOffset + (2 * (_nextAvailable & _mask)), head);
         _nextAvailable++;
         InFlight++;
@@ -145,9 +147,13 @@ public sealed class SplitDriverQueue
     {
         token = 0;
         written = 0;
-        if (_used.ReadAcquire16(SplitRing.IndexOffset) == _nextUsed)
+        if (_nextUsed == _seenUsed)
         {
-            return false;
+            _seenUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
+            if (_nextUsed == _seenUsed)
+            {
+                return false;
+            }
         }
 
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));
@@ -195,6 +201,46 @@ public sealed class SplitDriverQueue
         {
             _available.Write(SplitRing.FlagsOffset, SplitRing.NoInterrupt);
         }
+    }
+
+    /// <summary>
+    /// Makes every chain in flight available once more, in the order in which they were added, for a device that lost
+    /// them. Everything used has been collected; no device serves the ring.
+    /// </summary>
+    /// <returns>The available index with which the next device begins.</returns>
+    public ushort ResubmitInFlight()
+    {
+        if (_used.ReadAcquire16(SplitRing.IndexOffset) != _nextUsed)
+        {
+            throw new InvalidOperationException($"queue {Index}: used chains have not been collected");
+        }
+
+        // Every chain has one entry in each ring: as many are in flight as entries lie between the two indices.
+        ushort position = _nextUsed;
+        for (ulong order = 0; position != _nextAvailable; position++)
+        {
+            int head = OldestInFlight(order);
+            order = _held[head].Order + 1;
+            _available.Write(SplitRing.EntriesOffset + (2 * (position & _mask)), (ushort)head);
+        }
+
+        Publish();
+        return _nextUsed;
+    }
+
+    private int OldestInFlight(ulong from)
+    {
+        int oldest = -1;
+        for (int i = 0; i < Size; i++)
+        {
+            ref readonly Held held = ref _held[i];
+            if (held.IsInFlight && held.Order >= from && (oldest < 0 || held.Order < _held[oldest].Order))
+            {
+                oldest = i;
+            }
+        }
+
+        return oldest;
     }
 
     private void AddDirect(ushort head, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
@@ -248,5 +294,5 @@ public sealed class SplitDriverQueue
         FreeDescriptors += count;
     }
 
-    private readonly record struct Held(uint Token, ushort Descriptors, bool IsInFlight);
+    private readonly record struct Held(uint Token, ushort Descriptors, bool IsInFlight, ulong Order);
 }
