@@ -14,10 +14,10 @@ internal static class DemoCommand
     {
         Command command = new(
             "demo", "Serve a disk from another process, drive it, kill that process in the middle, and verify every block.");
-        Option<string?> folder = TypedOptions.Text(
+        ValueOption<string> folder = ValueOption.Text(
             "--folder", "PATH", "Where the disk image goes, for the time of the demo. [default: the temporary folder]");
-        command.Add(folder);
-        command.SetAction((result, _) => RunAsync(result.GetValue(folder)));
+        command.Add(folder.Symbol);
+        command.SetAction((result, _) => RunAsync(folder.Read(result)));
         return command;
     }
 
