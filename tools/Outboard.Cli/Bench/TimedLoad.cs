@@ -29,6 +29,7 @@ internal sealed class TimedLoad
     private ulong _next;
     private bool _isCounting;
     private long _sleepsBefore;
+    private long _allocatedBefore;
     private long _operations;
 
     /// <param name="settings">The load.</param>
@@ -68,7 +69,7 @@ internal sealed class TimedLoad
 
     public long Sleeps { get; private set; }
 
-    /// <summary>Bytes that the loop allocated.</summary>
+    /// <summary>Bytes that the loop allocated while it was measured.</summary>
     public long AllocatedBytes { get; private set; }
 
     /// <summary>Completions so far, for others to look at.</summary>
@@ -78,7 +79,6 @@ internal sealed class TimedLoad
     /// <exception cref="IOException">The back-end stopped completing.</exception>
     public void Run()
     {
-        long allocated = GC.GetAllocatedBytesForCurrentThread();
         long now = Stopwatch.GetTimestamp();
         for (int slot = 0; slot < _requests.Length; slot++)
         {
@@ -100,8 +100,6 @@ internal sealed class TimedLoad
             lastCompletion = now;
             Take(_completions.AsSpan(0, count), now);
         }
-
-        AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - allocated;
     }
 
     private void Take(ReadOnlySpan<BlockCompletion> completions, long now)
@@ -141,10 +139,12 @@ internal sealed class TimedLoad
         {
             _isCounting = true;
             _sleepsBefore = _wait.Sleeps;
+            _allocatedBefore = GC.GetAllocatedBytesForCurrentThread();
         }
 
         Batches++;
         Sleeps = _wait.Sleeps - _sleepsBefore;
+        AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - _allocatedBefore;
         Windows.Count(now - _phase.Start, count);
     }
 
