@@ -65,9 +65,16 @@ public sealed partial class VhostUserFrontend
     {
         byte[] payload = VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, 0));
         ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
-        return reply.Length == payload.Length
-            ? MemoryMarshal.Read<VringStatePayload>(reply.Span).Num
-            : throw new ProtocolException("GET_VRING_BASE", "size", $"{reply.Length} bytes of reply, 8 are due") { IsFatal = true };
+        if (reply.Length != payload.Length)
+        {
+            throw BrokenReply("GET_VRING_BASE", "size", $"{reply.Length} bytes of reply, 8 are due");
+        }
+
+        VringStatePayload state = MemoryMarshal.Read<VringStatePayload>(reply.Span);
+        bool isPacked = (Features & VirtioFeatures.RingPacked) != 0;
+        return state.Index == (uint)index && (isPacked || state.Num <= ushort.MaxValue)
+            ? state.Num
+            : throw BrokenReply("GET_VRING_BASE", "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
     }
 
     /// <summary>SET_VRING_KICK; without an eventfd the back-end polls.</summary>
