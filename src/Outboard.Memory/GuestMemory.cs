@@ -15,7 +15,9 @@ namespace Outboard.Memory;
 /// <summary>An immutable snapshot of guest memory.</summary>
 public sealed class GuestMemory
 {
-    /// <summary>Most regions a snapshot may have: the memory slots that Linux KVM gives a guest, as peers offer.</summary>
+    /// <summary>
+    /// Most regions a snapshot may have: the memory slots that Linux KVM gives a guest, as peers offer.
+    /// </summary>
     public const int MaxRegions = 509;
 
     private readonly Entry[] _entries;
@@ -51,7 +53,8 @@ public sealed class GuestMemory
             if (sorted[i].GuestAddress - sorted[i - 1].GuestAddress < sorted[i - 1].SizeBytes)
             {
                 throw new GuestMemoryException(
-                    $"memory regions at guest addresses 0x{sorted[i - 1].GuestAddress:x} and 0x{sorted[i].GuestAddress:x} overlap");
+                    $"memory regions at guest addresses 0x{sorted[i - 1].GuestAddress:x} and " +
+                    $"0x{sorted[i].GuestAddress:x} overlap");
             }
         }
 
@@ -130,7 +133,8 @@ public sealed class GuestMemory
         return false;
     }
 
-    private bool TryAppendSlow(ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
+    private bool TryAppendSlow(
+        ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
     {
         while (length > 0)
         {

@@ -29,13 +29,16 @@ public sealed class SegmentTable : IDisposable
     public unsafe SegmentTable(int slots)
     {
         _blocks = new Block[slots];
-        _slab = (nuint)NativeMemory.AlignedAlloc((nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
+        _slab = (nuint)NativeMemory.AlignedAlloc(
+            (nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
     }
 
     /// <summary>Bytes of blocks beyond the slab.</summary>
     public long OverflowBytes { get; private set; }
 
-    /// <summary>The segments <paramref name="start"/> .. start + count of a slot. Valid until the slot is used again.</summary>
+    /// <summary>
+    /// The segments <paramref name="start"/> .. start + count of a slot. Valid until the slot is used again.
+    /// </summary>
     // SAFETY: the range is checked against the slot's capacity; slot memory lives as long as this table.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public unsafe Span<IoSegment> Segments(int slot, int start, int count)

@@ -4,6 +4,7 @@
 // between publishing and asking whether a kick is wanted.
 //
 // The device is not trusted either: a used entry that names no chain in flight is an error, not an index.
+using System.Runtime.InteropServices;
 using Outboard.Memory;
 using Outboard.Virtio.Spec;
 
@@ -153,7 +154,8 @@ public sealed class SplitDriverQueue
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));
         if (element.Id > _mask || !_held[element.Id].IsInFlight)
         {
-            throw new InvalidDataException($"queue {Index}: the device returned chain {element.Id}, which it does not hold");
+            throw new InvalidDataException(
+                $"queue {Index}: the device returned chain {element.Id}, which it does not hold");
         }
 
         _nextUsed++;
@@ -207,7 +209,8 @@ public sealed class SplitDriverQueue
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             ushort next = _next[index];
             int flags = (isWritable ? SplitRing.Write : 0) | (--left > 0 ? SplitRing.Next : 0);
-            SplitDescriptor descriptor = new(buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
+            SplitDescriptor descriptor = new(
+                buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
             _table.Write(index * SplitRing.DescriptorBytes, descriptor);
             index = next;
         }
@@ -220,17 +223,19 @@ public sealed class SplitDriverQueue
     {
         int count = readable.Length + writable.Length;
         DriverBuffer table = _indirect[head];
-        Span<SplitDescriptor> entries = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
+        Span<SplitDescriptor> entries = MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
         for (int i = 0; i < count; i++)
         {
             bool isWritable = i >= readable.Length;
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             int flags = (isWritable ? SplitRing.Write : 0) | (i + 1 < count ? SplitRing.Next : 0);
-            entries[i] = new SplitDescriptor(buffer.GuestAddress, buffer.Length, (ushort)flags, (ushort)(i + 1 < count ? i + 1 : 0));
+            entries[i] = new SplitDescriptor(
+                buffer.GuestAddress, buffer.Length, (ushort)flags, (ushort)(i + 1 < count ? i + 1 : 0));
         }
 
         uint bytes = (uint)count * SplitRing.DescriptorBytes;
-        _table.Write(head * SplitRing.DescriptorBytes, new SplitDescriptor(table.GuestAddress, bytes, SplitRing.Indirect, 0));
+        _table.Write(
+            head * SplitRing.DescriptorBytes, new SplitDescriptor(table.GuestAddress, bytes, SplitRing.Indirect, 0));
         _freeHead = _next[head];
         FreeDescriptors--;
     }
