@@ -20,6 +20,9 @@ public sealed class GuestMemory
     /// </summary>
     public const int MaxRegions = 509;
 
+    /// <summary>Largest segment: a span's length is an int, and the next cut is aligned to any page.</summary>
+    private const uint MaxSegmentBytes = 1 << 30;
+
     private readonly Entry[] _entries;
 
     private GuestMemory(ImmutableArray<MemoryRegion> regions)
@@ -71,11 +74,12 @@ public sealed class GuestMemory
     /// <summary>Translates a guest range into host segments and appends them to a chain's slot.</summary>
     /// <param name="guestAddress">Guest physical address.</param>
     /// <param name="length">Bytes; 0 appends nothing.</param>
-    /// <param name="table">Receives the segments: one, or one for each region that the range crosses.</param>
+    /// <param name="table">Receives the segments: one, or one for each region that the range crosses, or more of a range
+    /// that is longer than 1 GiB.</param>
     /// <param name="slot">The slot of <paramref name="table"/>.</param>
     /// <param name="count">The slot's number of segments, advanced.</param>
     /// <param name="hint">The caller's region hint, 0 at first.</param>
-    /// <returns>False when a byte of the range is not guest memory.</returns>
+    /// <returns>False when a byte of the range is not guest memory, or when the slot has too many segments.</returns>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool TryAppend(ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
     {
@@ -84,7 +88,7 @@ public sealed class GuestMemory
         {
             ref readonly Entry entry = ref entries[hint];
             ulong offset = guestAddress - entry.Start;
-            if (offset < entry.SizeBytes && length <= entry.SizeBytes - offset && length != 0)
+            if (offset < entry.SizeBytes && length <= entry.SizeBytes - offset && length - 1 < MaxSegmentBytes)
             {
                 table.Append(slot, ref count, new IoSegment(entry.Host + (nuint)offset, length));
                 return true;
@@ -139,14 +143,14 @@ public sealed class GuestMemory
         while (length > 0)
         {
             int index = Find(guestAddress);
-            if (index < 0)
+            if (index < 0 || count >= SegmentTable.MaxSegments)
             {
                 return false;
             }
 
             ref readonly Entry entry = ref _entries[index];
             ulong offset = guestAddress - entry.Start;
-            uint part = (uint)Math.Min(length, entry.SizeBytes - offset);
+            uint part = (uint)Math.Min(Math.Min(length, MaxSegmentBytes), entry.SizeBytes - offset);
             table.Append(slot, ref count, new IoSegment(entry.Host + (nuint)offset, part));
             hint = index;
             length -= part;

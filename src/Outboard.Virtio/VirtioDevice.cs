@@ -88,7 +88,9 @@ public abstract class VirtioDevice
     {
         ArgumentNullException.ThrowIfNull(setup);
         ArgumentNullException.ThrowIfNull(worker);
+        ArgumentOutOfRangeException.ThrowIfNegative(setup.Index);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(setup.Index, QueueCount);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(setup.Size, MaxQueueSize(setup.Index));
         return worker.StartAsync(this, setup, links);
     }
 
