@@ -25,7 +25,7 @@ public sealed class RunningQueue
     private bool _enabled;
     private bool _parked;
     private bool _failed;
-    private TaskCompletionSource<ushort>? _stopping;
+    private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
 
     internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
@@ -43,6 +43,9 @@ public sealed class RunningQueue
 
     /// <summary>The queue's index in its device.</summary>
     public int Index => _queue.Index;
+
+    /// <summary>Whether a kick (or what counts as one) was seen. Stays when the queue is stopped.</summary>
+    public bool IsStarted => Volatile.Read(ref _started);
 
     /// <summary>The worker's number for this queue.</summary>
     internal uint Id { get; }
@@ -109,10 +112,10 @@ public sealed class RunningQueue
     }
 
     /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
-    /// <returns>The next available index.</returns>
-    public async Task<ushort> StopAsync()
+    /// <returns>Where the device stands, as <see cref="VringSetup.Base"/>.</returns>
+    public async Task<uint> StopAsync()
     {
-        TaskCompletionSource<ushort> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource<uint> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
         {
             _stopping ??= stopped;
@@ -184,7 +187,14 @@ public sealed class RunningQueue
 
     internal bool Arm() => CanServe && _queue.ArmKicks();
 
-    internal void Disarm() => _queue.SuppressKicks();
+    /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
+    internal void Disarm()
+    {
+        if (CanServe)
+        {
+            _queue.SuppressKicks();
+        }
+    }
 
 #pragma warning disable CA1031 // see Fail
     internal void OnFileCompletion(uint tag, int result)
@@ -269,12 +279,18 @@ public sealed class RunningQueue
         if (_stopping is { } stopping)
         {
             Flush();
+            if (!_parked)
+            {
+                // Whoever serves the ring next may wait for a kick.
+                _queue.ArmKicks();
+            }
+
             _worker.Detach(this);
             _handler.Dispose();
             _queue.Dispose();
             _call?.Dispose();
             _links.Kick?.Dispose();
-            stopping.SetResult(_queue.AvailableIndex);
+            stopping.SetResult(_queue.Base);
         }
     }
 

@@ -14,10 +14,12 @@ internal sealed partial class BackendSession
         VringStatePayload state = message.Read<VringStatePayload>();
         Vring vring = StoppedVring("SET_VRING_NUM", state.Index);
         int limit = _device.MaxQueueSize(vring.Index);
-        if (state.Num == 0 || state.Num > (uint)limit || (state.Num & (state.Num - 1)) != 0)
+        if (state.Num == 0 || state.Num > (uint)limit || (!IsPacked && (state.Num & (state.Num - 1)) != 0))
         {
             throw new ProtocolException(
-                "SET_VRING_NUM", "num", $"{state.Num} is no power of two from 1 to {limit}, the device's largest queue size");
+                "SET_VRING_NUM",
+                "num",
+                $"{state.Num} is no {(IsPacked ? "number" : "power of two")} from 1 to {limit}, the device's largest queue size");
         }
 
         vring.Size = (int)state.Num;
@@ -49,12 +51,12 @@ internal sealed partial class BackendSession
     {
         VringStatePayload state = message.Read<VringStatePayload>();
         Vring vring = StoppedVring("SET_VRING_BASE", state.Index);
-        if (state.Num > ushort.MaxValue)
+        if (!IsPacked && state.Num > ushort.MaxValue)
         {
             throw new ProtocolException("SET_VRING_BASE", "num", $"0x{state.Num:x} has more than 16 bits");
         }
 
-        vring.AvailableIndex = (ushort)state.Num;
+        vring.Base = state.Num;
         return Reply.Done;
     }
 
@@ -65,23 +67,25 @@ internal sealed partial class BackendSession
         Vring vring = VringAt("GET_VRING_BASE", state.Index);
         await StopAsync(vring).ConfigureAwait(false);
         vring.DropNotifiers();
-        return Reply.VringState(state.Index, vring.AvailableIndex);
+        return Reply.VringState(state.Index, BaseOf(vring));
     }
 
     /// <summary>Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.</summary>
     private async ValueTask<Reply> SetVringKickAsync(VhostUserMessage message)
     {
         (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_KICK", message);
-        if (vring.Running is not null)
+        bool wasStarted = false;
+        if (vring.Running is { } running)
         {
             // A new kick descriptor for a running ring: hand the ring over anew, from where it stands.
             await StopAsync(vring, keepsCall: true).ConfigureAwait(false);
+            wasStarted = running.IsStarted;
         }
 
         vring.Kick?.Dispose();
         vring.Kick = notifier;
         vring.HasKick = true;
-        await TryStartAsync(vring, "SET_VRING_KICK").ConfigureAwait(false);
+        await TryStartAsync(vring, "SET_VRING_KICK", wasStarted).ConfigureAwait(false);
         return Reply.Done;
     }
 
@@ -118,6 +122,12 @@ internal sealed partial class BackendSession
         }
 
         await EnableAsync(vring, state.Num == 1, starts: true).ConfigureAwait(false);
+        if (vring is { IsEnabled: true, Running: null })
+        {
+            // The kick came before size or addresses.
+            await TryStartAsync(vring, "SET_VRING_ENABLE").ConfigureAwait(false);
+        }
+
         return Reply.Done;
     }
 
@@ -136,7 +146,7 @@ internal sealed partial class BackendSession
         }
     }
 
-    private async Task TryStartAsync(Vring vring, string request)
+    private async Task TryStartAsync(Vring vring, string request, bool wasStarted = false)
     {
         if (!vring.IsComplete)
         {
@@ -148,7 +158,7 @@ internal sealed partial class BackendSession
             Index = vring.Index,
             Size = vring.Size,
             Addresses = Translate(vring.Addresses!.Value),
-            AvailableIndex = vring.AvailableIndex,
+            Base = BaseOf(vring),
             Features = _features,
             Memory = _memory,
         };
@@ -156,7 +166,7 @@ internal sealed partial class BackendSession
         {
             Kick = vring.Kick,
             Call = vring.Call,
-            IsStarted = vring.StartsEnabled,
+            IsStarted = vring.StartsEnabled || wasStarted,
             IsEnabled = vring.IsEnabled,
             Faulted = OnFaulted,
             Failed = OnFailed,
@@ -171,6 +181,10 @@ internal sealed partial class BackendSession
         {
             throw new ProtocolException(request, error.Field, error.Message, error);
         }
+        catch (IOException error)
+        {
+            throw new ProtocolException(request, "descriptors", error.Message, error);
+        }
     }
 
     /// <summary>Stops a ring if it runs, and notes where it stands.</summary>
@@ -180,7 +194,7 @@ internal sealed partial class BackendSession
         {
             vring.Running = null;
             vring.Call = keepsCall ? await running.TakeCallAsync().ConfigureAwait(false) : null;
-            vring.AvailableIndex = await running.StopAsync().ConfigureAwait(false);
+            vring.Base = await running.StopAsync().ConfigureAwait(false);
             vring.HasKick = false;
         }
     }
@@ -192,6 +206,11 @@ internal sealed partial class BackendSession
             await StopAsync(vring).ConfigureAwait(false);
         }
     }
+
+    /// <summary>Where a ring goes on; the beginning when the front-end has not said.</summary>
+    private uint BaseOf(Vring vring) => vring.Base ?? (IsPacked ? PackedPosition.StartOfBoth : 0);
+
+    private bool IsPacked => (_features & VirtioFeatures.RingPacked) != 0;
 
     private Vring VringAt(string request, uint index) => index < (uint)_vrings.Length
         ? _vrings[index]

@@ -62,14 +62,14 @@ internal sealed class SplitVirtqueue : Virtqueue
                 $"(desc 0x{Addresses.Descriptors:x}, avail 0x{Addresses.Available:x}, used 0x{Addresses.Used:x})");
         }
 
-        _nextAvailable = setup.AvailableIndex;
-        _seenAvailable = setup.AvailableIndex;
+        _nextAvailable = (ushort)setup.Base;
+        _seenAvailable = (ushort)setup.Base;
         _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
         _publishedUsed = _nextUsed;
         _calledUsed = _nextUsed;
     }
 
-    public override ushort AvailableIndex => _nextAvailable;
+    public override uint Base => _nextAvailable;
 
     public override bool HasUnpublished => _nextUsed != _publishedUsed;
 

@@ -64,8 +64,8 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Whether completed chains wait for <see cref="Publish"/>.</summary>
     public abstract bool HasUnpublished { get; }
 
-    /// <summary>The next available index, as a front-end wants it when the ring is stopped.</summary>
-    public abstract ushort AvailableIndex { get; }
+    /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
+    public abstract uint Base { get; }
 
     /// <summary>
     /// Whether the driver has made something available that was not taken. A hint: a look, no validation.
@@ -86,7 +86,7 @@ public abstract class Virtqueue : IDisposable
     public static Virtqueue Create(VringSetup setup)
     {
         ArgumentNullException.ThrowIfNull(setup);
-        return new SplitVirtqueue(setup);
+        return (setup.Features & VirtioFeatures.RingPacked) != 0 ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
     }
 
     /// <summary>Takes the next available chain.</summary>

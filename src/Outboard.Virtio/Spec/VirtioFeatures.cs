@@ -48,7 +48,7 @@ public static class VirtioFeatures
     public const ulong Reserved = ((1UL << 42) - 1) & ~((1UL << 24) - 1);
 
     /// <summary>What this library's rings implement and therefore offer for every device.</summary>
-    public const ulong OfferedByRings = Version1 | IndirectDescriptors | EventIndex;
+    public const ulong OfferedByRings = Version1 | IndirectDescriptors | EventIndex | RingPacked;
 }
 
 /// <summary>The device status field, virtio-v1.3 "2.1 Device Status Field".</summary>
