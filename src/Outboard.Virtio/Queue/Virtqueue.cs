@@ -67,7 +67,9 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
     public abstract uint Base { get; }
 
-    /// <summary>Whether the driver has made something available that was not taken. A hint: a look, no validation.</summary>
+    /// <summary>
+    /// Whether the driver has made something available that was not taken. A hint: a look, no validation.
+    /// </summary>
     public abstract bool HasAvailable { get; }
 
     /// <summary>Where completions from other threads are handed to the owner; set by the queue's worker.</summary>
@@ -246,7 +248,8 @@ public abstract class Virtqueue : IDisposable
     private protected bool IsHeld(int slot) => _slots[slot].InFlight;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private protected bool TryAppendBuffer(GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
+    private protected bool TryAppendBuffer(
+        GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
         memory.TryAppend(address, length, _segments, slot, ref count, ref hint);
 
     /// <summary>Notes a chain as taken: <paramref name="readable"/> segments, then the writable ones.</summary>

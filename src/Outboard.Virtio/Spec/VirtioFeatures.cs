@@ -1,5 +1,5 @@
-// Feature bits that belong to the ring or the transport, virtio-v1.3 "6 Reserved Feature Bits". Device bits (0 to 23 and
-// 50 to 127) stand with each device in this folder.
+// Feature bits that belong to the ring or the transport, virtio-v1.3 "6 Reserved Feature Bits". Device bits (0 to 23
+// and 50 to 127) stand with each device in this folder.
 namespace Outboard.Virtio.Spec;
 
 /// <summary>Feature bits that are never a device's business.</summary>
