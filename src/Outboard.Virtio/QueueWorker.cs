@@ -54,10 +54,13 @@ public sealed class QueueWorker : IAsyncDisposable
     private readonly ulong[] _tags = new ulong[32];
     private readonly FileCompletion[] _completions = new FileCompletion[64];
 
+    private readonly Lock _wakeLock = new();
+
     private FileIoEngine? _files;
     private uint _lastId;
     private int _turns;
     private bool _stopping;
+    private bool _isDisposed;
 
     /// <summary>Starts the thread.</summary>
     /// <param name="name">The thread's name, as tools show it.</param>
@@ -81,8 +84,12 @@ public sealed class QueueWorker : IAsyncDisposable
     {
         Post(() => _stopping = true);
         await _ended.Task.ConfigureAwait(false);
-        _epoll.Dispose();
-        _wake.Dispose();
+        lock (_wakeLock)
+        {
+            _isDisposed = true;
+            _epoll.Dispose();
+            _wake.Dispose();
+        }
     }
 
     internal async Task<RunningQueue> StartAsync(VirtioDevice device, VringSetup setup, QueueLinks links)
@@ -90,13 +97,22 @@ public sealed class QueueWorker : IAsyncDisposable
         RunningQueue? running = null;
         await InvokeAsync(() =>
         {
-            running = new RunningQueue(this, device, Virtqueue.Create(setup), links, ++_lastId);
-            _queues.Add(running.Id, running);
-            if (links.Kick?.Waitable is { } waitable)
+            Virtqueue queue = Virtqueue.Create(setup);
+            try
             {
-                _epoll.Add(waitable, running.Id);
+                running = new RunningQueue(this, device, queue, links, ++_lastId);
+                if (links.Kick?.Waitable is { } waitable)
+                {
+                    _epoll.Add(waitable, running.Id);
+                }
+            }
+            catch
+            {
+                queue.Dispose();
+                throw;
             }
 
+            _queues.Add(running.Id, running);
             Activate(running);
         }).ConfigureAwait(false);
         return running!;
@@ -123,10 +139,17 @@ public sealed class QueueWorker : IAsyncDisposable
         return done.Task;
     }
 
+    /// <summary>Queues an action for the worker's thread; when that has ended, nobody is disturbed.</summary>
     internal void Post(Action action)
     {
         _commands.Enqueue(action);
-        _wake.Signal();
+        lock (_wakeLock)
+        {
+            if (!_isDisposed)
+            {
+                _wake.Signal();
+            }
+        }
     }
 
     internal void Activate(RunningQueue queue)

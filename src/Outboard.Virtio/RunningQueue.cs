@@ -44,6 +44,9 @@ public sealed class RunningQueue
     /// <summary>The queue's index in its device.</summary>
     public int Index => _queue.Index;
 
+    /// <summary>Whether a kick (or what counts as one) was seen. Stays when the queue is stopped.</summary>
+    public bool IsStarted => Volatile.Read(ref _started);
+
     /// <summary>The worker's number for this queue.</summary>
     internal uint Id { get; }
 
@@ -182,7 +185,14 @@ public sealed class RunningQueue
 
     internal bool Arm() => CanServe && _queue.ArmKicks();
 
-    internal void Disarm() => _queue.SuppressKicks();
+    /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
+    internal void Disarm()
+    {
+        if (CanServe)
+        {
+            _queue.SuppressKicks();
+        }
+    }
 
 #pragma warning disable CA1031 // see Fail
     internal void OnFileCompletion(uint tag, int result)
@@ -267,6 +277,12 @@ public sealed class RunningQueue
         if (_stopping is { } stopping)
         {
             Flush();
+            if (!_parked)
+            {
+                // Whoever serves the ring next may wait for a kick.
+                _queue.ArmKicks();
+            }
+
             _worker.Detach(this);
             _handler.Dispose();
             _queue.Dispose();

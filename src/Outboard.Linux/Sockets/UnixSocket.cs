@@ -73,8 +73,15 @@ public sealed class UnixSocket : IDisposable
                 return received;
             }
 
-            // A receive of no bytes completes when the socket is readable, and takes nothing.
-            await _readiness.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellation).ConfigureAwait(false);
+            try
+            {
+                // A receive of no bytes completes when the socket is readable, and takes nothing.
+                await _readiness.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellation).ConfigureAwait(false);
+            }
+            catch (SocketException error)
+            {
+                throw new LinuxException("recvmsg", error.NativeErrorCode);
+            }
         }
     }
 
@@ -94,10 +101,17 @@ public sealed class UnixSocket : IDisposable
         }
 
         ReadOnlyMemory<byte> rest = buffer[Math.Max(sent, 0)..];
-        while (!rest.IsEmpty)
+        try
         {
-            int more = await _readiness.SendAsync(rest, SocketFlags.None, cancellation).ConfigureAwait(false);
-            rest = rest[more..];
+            while (!rest.IsEmpty)
+            {
+                int more = await _readiness.SendAsync(rest, SocketFlags.None, cancellation).ConfigureAwait(false);
+                rest = rest[more..];
+            }
+        }
+        catch (SocketException error)
+        {
+            throw new LinuxException("sendmsg", error.NativeErrorCode);
         }
     }
 

@@ -14,7 +14,8 @@ internal sealed partial class BackendSession
     {
         ulong features = message.Read<ulong>();
         ulong unknown = features & ~(_offeredFeatures | ToleratedFeatures);
-        if (unknown != 0)
+        _featuresRefused = unknown != 0;
+        if (_featuresRefused)
         {
             _status &= ~VirtioStatus.FeaturesOk;
             throw new ProtocolException("SET_FEATURES", "features", $"0x{unknown:x} was not offered");
@@ -73,8 +74,13 @@ internal sealed partial class BackendSession
             throw new ProtocolException("SET_STATUS", "status", $"0x{status:x} has more than 8 bits");
         }
 
-        _status = (VirtioStatus)status;
-        _needsReset &= status != 0;
+        // FEATURES_OK does not stick after refused features: virtio-v1.3 "2.2.2 Device Requirements: Feature Bits".
+        _status = (VirtioStatus)status & ~(_featuresRefused ? VirtioStatus.FeaturesOk : VirtioStatus.None);
+        if (status == 0)
+        {
+            _needsReset = false;
+        }
+
         return Reply.Done;
     }
 
@@ -87,12 +93,15 @@ internal sealed partial class BackendSession
         await StopAllAsync().ConfigureAwait(false);
         foreach (Vring vring in _vrings)
         {
+            vring.DropNotifiers();
             vring.IsEnabled = false;
+            vring.StartsEnabled = false;
             vring.AvailableIndex = 0;
         }
 
         _device.Reset();
         _status = VirtioStatus.None;
+        _featuresRefused = false;
         _needsReset = false;
         return Reply.Done;
     }

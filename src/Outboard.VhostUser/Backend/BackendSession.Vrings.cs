@@ -72,16 +72,18 @@ internal sealed partial class BackendSession
     private async ValueTask<Reply> SetVringKickAsync(VhostUserMessage message)
     {
         (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_KICK", message);
-        if (vring.Running is not null)
+        bool wasStarted = false;
+        if (vring.Running is { } running)
         {
             // A new kick descriptor for a running ring: hand the ring over anew, from where it stands.
             await StopAsync(vring, keepsCall: true).ConfigureAwait(false);
+            wasStarted = running.IsStarted;
         }
 
         vring.Kick?.Dispose();
         vring.Kick = notifier;
         vring.HasKick = true;
-        await TryStartAsync(vring, "SET_VRING_KICK").ConfigureAwait(false);
+        await TryStartAsync(vring, "SET_VRING_KICK", wasStarted).ConfigureAwait(false);
         return Reply.Done;
     }
 
@@ -118,6 +120,12 @@ internal sealed partial class BackendSession
         }
 
         await EnableAsync(vring, state.Num == 1, starts: true).ConfigureAwait(false);
+        if (vring is { IsEnabled: true, Running: null })
+        {
+            // The kick came before size or addresses.
+            await TryStartAsync(vring, "SET_VRING_ENABLE").ConfigureAwait(false);
+        }
+
         return Reply.Done;
     }
 
@@ -136,7 +144,7 @@ internal sealed partial class BackendSession
         }
     }
 
-    private async Task TryStartAsync(Vring vring, string request)
+    private async Task TryStartAsync(Vring vring, string request, bool wasStarted = false)
     {
         if (!vring.IsComplete)
         {
@@ -156,7 +164,7 @@ internal sealed partial class BackendSession
         {
             Kick = vring.Kick,
             Call = vring.Call,
-            IsStarted = vring.StartsEnabled,
+            IsStarted = vring.StartsEnabled || wasStarted,
             IsEnabled = vring.IsEnabled,
             Faulted = OnFaulted,
             Failed = OnFailed,
@@ -170,6 +178,10 @@ internal sealed partial class BackendSession
         catch (VringSetupException error)
         {
             throw new ProtocolException(request, error.Field, error.Message, error);
+        }
+        catch (IOException error)
+        {
+            throw new ProtocolException(request, "descriptors", error.Message, error);
         }
     }
 

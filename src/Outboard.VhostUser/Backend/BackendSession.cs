@@ -41,6 +41,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private volatile bool _needsReset;
     private volatile Exception? _failure;
     private VirtioStatus _status;
+    private bool _featuresRefused;
 
     internal BackendSession(VirtioDevice device, VhostUserChannel channel, VhostUserBackendOptions options)
     {
@@ -94,9 +95,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
             region.Dispose();
         }
 
-        _device.Reset();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
+        _device.Reset();
     }
 
     private async Task HandleAsync(VhostUserMessage message, CancellationToken cancellation)

@@ -67,14 +67,16 @@ public static class VhostUserBackend
                 // Logged where it was found, with request, field and value.
                 channel.Close();
             }
-            catch (InvariantException)
-            {
-                // Logged where it was found. The next front-end gets a fresh session.
-                channel.Close();
-            }
             catch (IOException error)
             {
                 log.LogWarning("the connection failed: {Reason}", error.Message);
+                channel.Close();
+            }
+            catch (Exception error) when (error is not OperationCanceledException)
+            {
+                // A bug of this program or of its device ends this session. The next front-end gets a fresh one.
+                log.LogCritical(error, "this program failed; the session ends");
+                channel.Close();
             }
         }
     }

@@ -1,0 +1,90 @@
+// Requests that are not built, and numbers that are none: refused in step, and the connection lives when it can.
+using Outboard.VhostUser.Protocol;
+using Xunit;
+
+namespace Outboard.Tests.VhostUser.Requests;
+
+public sealed class UnsupportedRequestTests : BackendTest
+{
+    private static readonly uint[] s_unknown = [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
+
+    public static TheoryData<uint> Unsupported =>
+        [.. RequestTable.FrontendRows.Where(row => row.Support == RequestSupport.NotBuilt).Select(row => row.Id), .. s_unknown];
+
+    public static TheoryData<uint> UnsupportedThatMayBeRefused =>
+        [.. RequestTable.FrontendRows
+            .Where(row => row.Support == RequestSupport.NotBuilt && !row.HasOwnReply)
+            .Select(row => row.Id), .. s_unknown];
+
+    public static TheoryData<uint> UnsupportedWithOwnReply =>
+        [.. RequestTable.FrontendRows
+            .Where(row => row.Support == RequestSupport.NotBuilt && row.HasOwnReply)
+            .Select(row => row.Id)];
+
+    [Theory]
+    [MemberData(nameof(UnsupportedThatMayBeRefused))]
+    public async Task Is_refused_when_it_asks(uint request)
+    {
+        using WirePeer peer = await Rig.ConnectAsync();
+        await peer.NegotiateAsync();
+        foreach (int size in (int[])[0, 8, 4096])
+        {
+            await peer.RefusedAsync((FrontendRequest)request, new byte[size]);
+            await peer.RefusedAsync((FrontendRequest)request, new byte[size], Rig.Event().Descriptor, Rig.MemoryFile());
+        }
+
+        await peer.ExpectServedAsync();
+    }
+
+    [Theory]
+    [MemberData(nameof(UnsupportedWithOwnReply))]
+    public async Task With_a_reply_of_its_own_closes_the_connection(uint request)
+    {
+        using (WirePeer peer = await Rig.ConnectAsync())
+        {
+            await peer.NegotiateAsync();
+            await peer.SendAsync(WirePeer.Frame(request, WirePeer.NeedReply, new byte[8]), Rig.Event().Descriptor);
+            await peer.ExpectClosedAsync();
+        }
+
+        await Rig.ExpectServesNextAsync();
+    }
+
+    [Theory]
+    [MemberData(nameof(Unsupported))]
+    public async Task Closes_the_connection_when_it_does_not_ask(uint request)
+    {
+        using (WirePeer peer = await Rig.ConnectAsync())
+        {
+            await peer.NegotiateAsync();
+            await peer.SendAsync(WirePeer.Frame(request, WirePeer.NoReply, new byte[8]), Rig.Event().Descriptor);
+            await peer.ExpectClosedAsync();
+        }
+
+        await Rig.ExpectServesNextAsync();
+    }
+
+    [Theory]
+    [MemberData(nameof(Unsupported))]
+    public async Task Closes_the_connection_when_acknowledgements_were_not_negotiated(uint request)
+    {
+        using (WirePeer peer = await Rig.ConnectAsync())
+        {
+            await peer.SendAsync(WirePeer.Frame(request, WirePeer.NeedReply, []));
+            await peer.ExpectClosedAsync();
+        }
+
+        await Rig.ExpectServesNextAsync();
+    }
+
+    [Fact]
+    public async Task Every_refusal_says_in_the_log_what_was_wrong()
+    {
+        using WirePeer peer = await Rig.ConnectAsync();
+        await peer.NegotiateAsync();
+        await peer.RefusedAsync(FrontendRequest.SetLogFd, []);
+        await peer.RefusedAsync((FrontendRequest)1000, []);
+        Assert.Contains(Rig.Log.Warnings, line => line.Contains("SET_LOG_FD", StringComparison.Ordinal));
+        Assert.Contains(Rig.Log.Warnings, line => line.Contains("1000", StringComparison.Ordinal));
+    }
+}

@@ -1,0 +1,107 @@
+// A device that echoes, and records what it was told.
+using System.Collections.Concurrent;
+using Outboard.Virtio;
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Tests.VhostUser;
+
+/// <summary>Copies a request's readable bytes to its writable ones; or keeps it until the test completes it.</summary>
+internal sealed class FakeDevice() : VirtioDevice(VirtioDeviceId.Entropy, [64, 64, 16], new ConfigSpace(ConfigBytes, Mode))
+{
+    public const int ConfigBytes = 16;
+    public const int SmallestQueueSize = 16;
+    public const ulong OwnFeatures = 0x21;
+
+    /// <summary>A request that starts with this byte makes the device throw.</summary>
+    public const byte Poison = 0xEE;
+
+    public static readonly ConfigField Capacity = new(0, 8);
+    public static readonly ConfigField Mode = new(8, 1, IsWritable: true);
+
+    private readonly ConcurrentQueue<PendingRequest> _held = new();
+    private int _handled;
+    private int _resets;
+    private int _configWrites;
+    private volatile bool _holds;
+
+    public override ulong DeviceFeatures => OwnFeatures;
+
+    /// <summary>Whether requests are kept until <see cref="CompleteHeld"/>.</summary>
+    public bool Holds
+    {
+        get => _holds;
+        set => _holds = value;
+    }
+
+    /// <summary>Whether the device throws when a queue is started.</summary>
+    public bool ThrowsOnStart { get; set; }
+
+    public int Handled => Volatile.Read(ref _handled);
+
+    public int Held => _held.Count;
+
+    public int Resets => Volatile.Read(ref _resets);
+
+    public int ConfigWrites => Volatile.Read(ref _configWrites);
+
+    /// <summary>Whether the next write to the configuration space makes the device throw.</summary>
+    public bool ThrowsOnConfigWrite { get; set; }
+
+    /// <summary>Completes the requests that are kept, from the caller's thread.</summary>
+    public void CompleteHeld()
+    {
+        while (_held.TryDequeue(out PendingRequest request))
+        {
+            request.Complete(0);
+        }
+    }
+
+    public PendingRequest TakeHeld() => _held.TryDequeue(out PendingRequest request)
+        ? request
+        : throw new InvalidOperationException("nothing is held");
+
+    public void ChangeCapacity(ulong capacity)
+    {
+        Config.Set(Capacity, capacity);
+        NotifyConfigChanged();
+    }
+
+    public override void Reset()
+    {
+        Interlocked.Increment(ref _resets);
+        base.Reset();
+    }
+
+    protected internal override uint HandleRequest(int queue, scoped in DescriptorChain chain)
+    {
+        Span<byte> bytes = stackalloc byte[64];
+        int count = chain.Readable.CopyTo(0, bytes);
+        if (count > 0 && bytes[0] == Poison)
+        {
+            throw new InvalidOperationException("the device broke");
+        }
+
+        Interlocked.Increment(ref _handled);
+        if (Holds)
+        {
+            _held.Enqueue(chain.Detach());
+            return 0;
+        }
+
+        return (uint)chain.Writable.CopyFrom(0, bytes[..count]);
+    }
+
+    protected internal override QueueHandler CreateHandler(QueueContext context) => ThrowsOnStart
+        ? throw new InvalidOperationException("the device broke")
+        : base.CreateHandler(context);
+
+    protected override void OnConfigWritten()
+    {
+        Interlocked.Increment(ref _configWrites);
+        if (ThrowsOnConfigWrite)
+        {
+            throw new InvalidOperationException("the device broke");
+        }
+    }
+}
