@@ -12,6 +12,7 @@ internal sealed class BenchBlockOptions
     private const int MostQueues = 256;
     private const int MostDepth = 4096;
     private const int MostBlockBytes = 64 << 20;
+    private const int MostCpu = 8191;
     private const int LongestSeconds = 24 * 3600;
 
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
@@ -64,6 +65,10 @@ internal sealed class BenchBlockOptions
     private readonly ValueOption<int?> _process = ValueOption.Number(
         "--backend-pid", "N", "The back-end's process: report its CPU time, sleeps and memory, too.", 1, int.MaxValue);
 
+    private readonly ValueOption<int?> _distance = ValueOption.Number(
+        "--distance-to", "CPU", "Measure first how far this processor is from the first of --cpu, and report it.",
+        0, MostCpu);
+
     private readonly SwitchOption _json = new("--json", "Print one JSON object.");
 
     public void AddTo(Command command)
@@ -72,7 +77,7 @@ internal sealed class BenchBlockOptions
         [
             _socketPath.Symbol, _depth.Symbol, _blockSize.Symbol, _reads.Symbol, _sequential.Symbol, _queues.Symbol,
             _queueSize.Symbol, _duration.Symbol, _warmUp.Symbol, _range.Symbol, _verify.Symbol, _mode.Symbol,
-            _indirect.Symbol, _noEventIndex.Symbol, _memory.Symbol, _cpus.Symbol, _process.Symbol, _json.Symbol,
+            _indirect.Symbol, _noEventIndex.Symbol, _memory.Symbol, _cpus.Symbol, _process.Symbol, _distance.Symbol, _json.Symbol,
         ];
         foreach (Option option in all)
         {
@@ -110,6 +115,7 @@ internal sealed class BenchBlockOptions
             UseEventIndex = !_noEventIndex.Read(result),
             UseMemoryTable = _memory.Read(result) == "table",
             Cpus = ReadCpus(_cpus.Read(result)),
+            DistanceTo = _distance.Read(result) ?? -1,
             BackendProcessId = _process.Read(result) ?? 0,
         };
     }

@@ -3,6 +3,7 @@
 //   memory ("slots", "table"), cpus []            what was run
 //   capacityBytes, rangeBytes, seconds, operations, failures, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
+//   cpuDistanceNs                                                         with --distance-to
 //   latencyUs { min, mean, p50, p90, p99, p999, max }                     without --verify
 //   frontend { cpuUsPerIo, sleepsPerIo, iosPerBatch, allocatedBytes }
 //   backend { cpuUsPerIo, voluntarySwitchesPerIo, involuntarySwitchesPerIo, rssKiB, peakRssKiB }   with --backend-pid
@@ -128,6 +129,11 @@ internal static class LoadReport
         json.WriteEndArray();
         json.WriteNumber("iops", Math.Round(result.OperationsPerSecond, 1));
         json.WriteNumber("megabytesPerSecond", Math.Round(result.MegabytesPerSecond, 2));
+        if (result.CpuDistanceNs is { } distance)
+        {
+            json.WriteNumber("cpuDistanceNs", Math.Round(distance, 1));
+        }
+
         if (result.Settings.Verify)
         {
             return;

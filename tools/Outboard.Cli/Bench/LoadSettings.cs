@@ -51,6 +51,9 @@ internal sealed record LoadSettings
     /// <summary>Processors for the load's threads, in turn; empty leaves them to the scheduler.</summary>
     public IReadOnlyList<int> Cpus { get; init; } = [];
 
+    /// <summary>The processor whose distance from the first of <see cref="Cpus"/> is measured; -1 for none.</summary>
+    public int DistanceTo { get; init; } = -1;
+
     /// <summary>The back-end's process, whose use of resources is reported; 0 for none.</summary>
     public int BackendProcessId { get; init; }
 
