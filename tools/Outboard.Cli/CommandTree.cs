@@ -9,7 +9,7 @@ namespace Outboard.Cli;
 
 internal static class CommandTree
 {
-    /// <summary>The commands, or the one that is called: a back-end should not pay for the others at its start.</summary>
+    /// <summary>The commands, or the one that is called: a back-end does not pay for the others at its start.</summary>
     public static RootCommand Create(Invocation invocation)
     {
         RootCommand root = new("Virtual devices outside the hypervisor: vhost-user back-ends and tools.");

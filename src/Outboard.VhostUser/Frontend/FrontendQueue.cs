@@ -7,14 +7,14 @@ namespace Outboard.VhostUser.Frontend;
 /// <summary>A queue in use by a front-end.</summary>
 public sealed class FrontendQueue : DriverQueueLink, IDisposable
 {
-    internal FrontendQueue(SplitDriverQueue ring, DriverMemory memory)
+    internal FrontendQueue(DriverQueue ring, DriverMemory memory)
     {
         Ring = ring;
         Memory = memory;
     }
 
     /// <inheritdoc/>
-    public override SplitDriverQueue Ring { get; }
+    public override DriverQueue Ring { get; }
 
     /// <summary>The memory that holds the ring.</summary>
     public override DriverMemory Memory { get; }

@@ -31,9 +31,16 @@ public sealed partial class VhostUserFrontend
     {
         if (_backendChannel is { } channel)
         {
+            _backendChannel = null;
             channel.Close();
-            await _backendRequests.ConfigureAwait(false);
-            await channel.DisposeAsync().ConfigureAwait(false);
+            try
+            {
+                await _backendRequests.ConfigureAwait(false);
+            }
+            finally
+            {
+                await channel.DisposeAsync().ConfigureAwait(false);
+            }
         }
     }
 

@@ -16,9 +16,13 @@ namespace Outboard.VhostUser.Frontend;
 /// <remarks>Methods may be called from any thread; they wait for each other.</remarks>
 public sealed partial class VhostUserFrontend : IAsyncDisposable
 {
+    /// <summary>Most queues of a device: their indices have 16 bits.</summary>
+    private const int MaxQueueCount = 65536;
+
     private readonly VhostUserChannel _channel;
     private readonly VhostUserFrontendOptions _options;
     private readonly SemaphoreSlim _turn = new(1);
+    private volatile string? _brokenBy;
 
     /// <summary>Takes ownership of a channel to a back-end. Nothing is sent yet.</summary>
     public VhostUserFrontend(VhostUserChannel channel, VhostUserFrontendOptions? options = null)
@@ -75,7 +79,10 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         await SetOwnerAsync(cancellation).ConfigureAwait(false);
         if (Has(ProtocolFeatures.MultiQueue))
         {
-            QueueCount = checked((int)await GetQueueNumAsync(cancellation).ConfigureAwait(false));
+            ulong count = await GetQueueNumAsync(cancellation).ConfigureAwait(false);
+            QueueCount = count <= MaxQueueCount
+                ? (int)count
+                : throw new ProtocolException("GET_QUEUE_NUM", "reply", $"{count} queues, at most {MaxQueueCount} are possible");
         }
 
         if (Has(ProtocolFeatures.BackendReq))
@@ -90,9 +97,15 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     /// <summary>Closes the connection. The back-end stops all rings.</summary>
     public async ValueTask DisposeAsync()
     {
-        await CloseBackendChannelAsync().ConfigureAwait(false);
-        await _channel.DisposeAsync().ConfigureAwait(false);
-        _turn.Dispose();
+        try
+        {
+            await CloseBackendChannelAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await _channel.DisposeAsync().ConfigureAwait(false);
+            _turn.Dispose();
+        }
     }
 
     /// <summary>Whether a protocol feature is in force.</summary>
@@ -104,30 +117,21 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         FrontendRequest request, byte[] payload, CancellationToken cancellation, params Attachment[] attachments)
     {
         RequestRow row = RequestTable.Frontend(request);
-        bool acknowledged = !row.HasOwnReply && Has(ProtocolFeatures.ReplyAck);
-        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         await _turn.WaitAsync(cancellation).ConfigureAwait(false);
         try
         {
+            if (_brokenBy is { } reason)
+            {
+                throw new ProtocolException(row.Name, "connection", $"ended earlier by {reason}") { IsFatal = true };
+            }
+
+            bool acknowledged = !row.HasOwnReply && Has(ProtocolFeatures.ReplyAck);
             VhostUserMessage message = new((uint)request, acknowledged ? MessageFlags.NeedReply : 0, payload, attachments);
-            await _channel.SendAsync(message, cancellation).ConfigureAwait(false);
-            if (!row.HasOwnReply && !acknowledged)
-            {
-                return default;
-            }
-
-            limit.CancelAfter(_options.ReplyTimeout);
-            using VhostUserMessage reply = await ReceiveReplyAsync(row, limit.Token).ConfigureAwait(false);
-            if (acknowledged && Value(row, reply.Payload) is ulong status and not 0)
-            {
-                throw new ProtocolException(row.Name, "reply", $"the back-end refused the request ({status})");
-            }
-
-            return reply.Payload;
-        }
-        catch (OperationCanceledException error) when (!cancellation.IsCancellationRequested)
-        {
-            throw new ProtocolException(row.Name, "reply", $"none within {_options.ReplyTimeout.TotalSeconds} s", error) { IsFatal = true };
+            ReadOnlyMemory<byte> reply =
+                await ExchangeAsync(row, message, row.HasOwnReply || acknowledged, cancellation).ConfigureAwait(false);
+            return acknowledged && Value(row, reply) is ulong status and not 0
+                ? throw new ProtocolException(row.Name, "reply", $"the back-end refused the request ({status})")
+                : reply;
         }
         finally
         {
@@ -135,11 +139,49 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         }
     }
 
+    /// <summary>Sends and receives. An exchange that was begun and not finished ends the connection: a late reply would
+    /// answer another request.</summary>
+    private async Task<ReadOnlyMemory<byte>> ExchangeAsync(
+        RequestRow row, VhostUserMessage message, bool hasReply, CancellationToken cancellation)
+    {
+        using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        try
+        {
+            limit.CancelAfter(_options.ReplyTimeout);
+            await _channel.SendAsync(message, limit.Token).ConfigureAwait(false);
+            if (!hasReply)
+            {
+                return default;
+            }
+
+            using VhostUserMessage reply = await ReceiveReplyAsync(row, limit.Token).ConfigureAwait(false);
+            return reply.Payload;
+        }
+        catch (OperationCanceledException error) when (!cancellation.IsCancellationRequested)
+        {
+            string problem = $"none within {_options.ReplyTimeout.TotalSeconds} s";
+            throw Broken(new ProtocolException(row.Name, "reply", problem, error) { IsFatal = true });
+        }
+        catch (OperationCanceledException)
+        {
+            Break($"{row.Name}, which was cancelled");
+            throw;
+        }
+        catch (ProtocolException error)
+        {
+            throw Broken(error);
+        }
+        catch (IOException error)
+        {
+            throw Broken(new ProtocolException(row.Name, "connection", error.Message, error) { IsFatal = true });
+        }
+    }
+
     private async Task<VhostUserMessage> ReceiveReplyAsync(RequestRow row, CancellationToken cancellation)
     {
         VhostUserMessage reply = await _channel.ReceiveAsync(cancellation).ConfigureAwait(false)
             ?? throw new ProtocolException(row.Name, "reply", "the back-end closed the connection") { IsFatal = true };
-        if (reply.Request == row.Id && (reply.Flags & MessageFlags.Reply) != 0)
+        if (reply.Request == row.Id && reply.Flags == (MessageFlags.Version1 | MessageFlags.Reply))
         {
             return reply;
         }
@@ -149,13 +191,29 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             row.Name, "reply", $"request {reply.Request} with flags 0x{(uint)reply.Flags:x} came instead") { IsFatal = true };
     }
 
+    /// <summary>Nothing is sent or received any more.</summary>
+    private void Break(string reason)
+    {
+        _brokenBy ??= reason;
+        _channel.Close();
+    }
+
+    private ProtocolException Broken(ProtocolException error)
+    {
+        Break(error.Message);
+        return error;
+    }
+
+    private ProtocolException BrokenReply(string request, string field, string problem) =>
+        Broken(new ProtocolException(request, field, problem) { IsFatal = true });
+
     private async Task<ulong> RequestValueAsync(FrontendRequest request, CancellationToken cancellation)
     {
         ReadOnlyMemory<byte> reply = await RequestAsync(request, [], cancellation).ConfigureAwait(false);
         return Value(RequestTable.Frontend(request), reply);
     }
 
-    private static ulong Value(RequestRow row, ReadOnlyMemory<byte> payload) => payload.Length == sizeof(ulong)
+    private ulong Value(RequestRow row, ReadOnlyMemory<byte> payload) => payload.Length == sizeof(ulong)
         ? MemoryMarshal.Read<ulong>(payload.Span)
-        : throw new ProtocolException(row.Name, "size", $"{payload.Length} bytes of reply, 8 are due") { IsFatal = true };
+        : throw BrokenReply(row.Name, "size", $"{payload.Length} bytes of reply, 8 are due");
 }

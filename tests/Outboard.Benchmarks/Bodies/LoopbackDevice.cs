@@ -42,7 +42,7 @@ public sealed class LoopbackLink(SplitDriverQueue ring, DriverMemory memory) : D
     private readonly LoopbackDevice _device = new(ring, memory);
 
     /// <inheritdoc/>
-    public override SplitDriverQueue Ring => ring;
+    public override DriverQueue Ring => ring;
 
     /// <inheritdoc/>
     public override DriverMemory Memory => memory;

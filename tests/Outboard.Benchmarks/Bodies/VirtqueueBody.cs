@@ -38,7 +38,7 @@ public sealed class VirtqueueBody : BenchmarkBody
             Index = 0,
             Size = ring.Size,
             Addresses = ring.Addresses,
-            AvailableIndex = 0,
+            Base = 0,
             Features = Features,
             Memory = _memory.Memory,
         });

@@ -139,7 +139,8 @@ public sealed class CommandLineTests
     [Fact]
     public async Task Sizes_have_units()
     {
-        foreach ((string text, long bytes) in new[] { ("512", 512L), ("3k", 3L << 10), ("5M", 5L << 20), ("2T", 2L << 40) })
+        (string Text, long Bytes)[] sizes = [("512", 512), ("3k", 3L << 10), ("5M", 5L << 20), ("2T", 2L << 40)];
+        foreach ((string text, long bytes) in sizes)
         {
             using TemporaryFolder folder = new();
             await using OutboardProcess process = OutboardProcess.Start(

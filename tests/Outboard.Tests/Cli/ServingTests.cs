@@ -139,7 +139,7 @@ public sealed class ServingTests : IDisposable
     public async Task An_inherited_connection_is_served_until_it_ends()
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair();
-        await using OutboardProcess process = StartWith(theirs.DuplicateDescriptor(), number => ["block", Size, $"--fd={number}"]);
+        await using OutboardProcess process = StartWith(theirs.DuplicateDescriptor(), ByNumber);
         theirs.Dispose();
         await using (VhostUserFrontend frontend = new(new SocketChannel(ours)))
         {
@@ -154,7 +154,7 @@ public sealed class ServingTests : IDisposable
     public async Task An_inherited_listener_is_served_until_a_signal()
     {
         using Socket listener = Listen();
-        await using OutboardProcess process = StartWith(Duplicate(listener), number => ["block", Size, $"--fd={number}"]);
+        await using OutboardProcess process = StartWith(Duplicate(listener), ByNumber);
         Assert.Equal(SizeBytes, await BlockFrontend.SizeBytesAsync(SocketPath));
         Assert.Equal(SizeBytes, await BlockFrontend.SizeBytesAsync(SocketPath));
         process.Signal("TERM");
@@ -176,7 +176,8 @@ public sealed class ServingTests : IDisposable
     public async Task Socket_activation_is_for_this_process_and_of_one_socket(string process, string count, string word)
     {
         using Socket listener = Listen();
-        await using OutboardProcess started = StartWith(Duplicate(listener), number => Activated(process, count, number));
+        await using OutboardProcess started = StartWith(
+            Duplicate(listener), number => Activated(process, count, number));
         (await started.EndAsync()).AssertFailed(2, word);
     }
 
@@ -184,7 +185,7 @@ public sealed class ServingTests : IDisposable
     public async Task What_is_no_unix_stream_socket_is_refused()
     {
         using FileStream file = File.Create(_folder["file"]);
-        await Refused(FileDescriptor.FromInherited((int)file.SafeFileHandle.DangerousGetHandle()).Duplicate(), "no socket");
+        await Refused(Duplicate(file.SafeFileHandle.DangerousGetHandle()), "no socket");
         using Socket datagrams = new(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
         await Refused(Duplicate(datagrams), "another kind of socket");
         using Socket internet = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
@@ -192,7 +193,7 @@ public sealed class ServingTests : IDisposable
 
         static async Task Refused(FileDescriptor descriptor, string word)
         {
-            await using OutboardProcess process = StartWith(descriptor, number => ["block", Size, $"--fd={number}"]);
+            await using OutboardProcess process = StartWith(descriptor, ByNumber);
             (await process.EndAsync()).AssertFailed(2, "--fd=", word, "pass a UNIX stream socket");
         }
     }
@@ -270,12 +271,18 @@ public sealed class ServingTests : IDisposable
 
     private static string[] Activated(string process, string count, int number) =>
     [
-        "/bin/bash", "-c", $"LISTEN_PID={process} LISTEN_FDS={count} exec {OutboardProcess.Program} block {Size} 3<&{number}",
+        "/bin/bash",
+        "-c",
+        $"LISTEN_PID={process} LISTEN_FDS={count} exec {OutboardProcess.Program} block {Size} 3<&{number}",
     ];
 
-    private static FileDescriptor Duplicate(Socket socket)
+    private static string[] ByNumber(int number) => ["block", Size, $"--fd={number}"];
+
+    private static FileDescriptor Duplicate(Socket socket) => Duplicate(socket.Handle);
+
+    private static FileDescriptor Duplicate(nint handle)
     {
-        using FileDescriptor descriptor = new((int)socket.Handle);
+        using FileDescriptor descriptor = new((int)handle);
         FileDescriptor copy = descriptor.Duplicate();
         descriptor.SetHandleAsInvalid();
         return copy;

@@ -36,9 +36,11 @@ internal sealed class BenchBlockOptions
     private readonly ValueOption<int?> _queueSize = ValueOption.PowerOfTwo(
         "--queue-size", "N", "Descriptors of a virtqueue. [default: enough, 256 at least]", 2, SplitRing.MaxSize);
 
-    private readonly ValueOption<double?> _duration = Seconds("--duration", "Measured time in seconds. [default: 5]");
+    private readonly ValueOption<double?> _duration = ValueOption.Seconds(
+        "--duration", "Measured time in seconds. [default: 5]", LongestSeconds);
 
-    private readonly ValueOption<double?> _warmUp = Seconds("--warm-up", "Time before that in seconds. [default: 0.5]");
+    private readonly ValueOption<double?> _warmUp = ValueOption.Seconds(
+        "--warm-up", "Time before that in seconds. [default: 0.5]", LongestSeconds);
 
     private readonly ValueOption<long?> _range = ValueOption.Size(
         "--range", "Use this much of the disk, from its start. [default: all]");
@@ -75,9 +77,8 @@ internal sealed class BenchBlockOptions
     {
         Option[] all =
         [
-            _socketPath.Symbol, _depth.Symbol, _blockSize.Symbol, _reads.Symbol, _sequential.Symbol, _queues.Symbol,
-            _queueSize.Symbol, _duration.Symbol, _warmUp.Symbol, _range.Symbol, _verify.Symbol, _mode.Symbol,
-            _indirect.Symbol, _noEventIndex.Symbol, _memory.Symbol, _cpus.Symbol, _process.Symbol, _distance.Symbol, _json.Symbol,
+            _socketPath, _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
+            _verify, _mode, _indirect, _noEventIndex, _memory, _cpus, _process, _distance, _json,
         ];
         foreach (Option option in all)
         {
@@ -140,9 +141,4 @@ internal sealed class BenchBlockOptions
 
         return cpus;
     }
-
-    private static ValueOption<double?> Seconds(string name, string description) => new(
-        name, "SECONDS", description, "give seconds, such as 5 or 0.5",
-        text => double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double seconds)
-            && seconds <= LongestSeconds ? seconds : null);
 }

@@ -19,7 +19,7 @@ internal sealed class CompletionWait : IDisposable
     /// <summary>Completions after which a polling driver says again that it wants no calls: the event index wraps.</summary>
     private const int SuppressInterval = 16384;
 
-    private readonly SplitDriverQueue _ring;
+    private readonly DriverQueue _ring;
     private readonly BlockDriver _driver;
     private readonly WaitMode _mode;
     private readonly Epoll _epoll = new();

@@ -16,7 +16,7 @@ internal static class DemoCommand
             "demo", "Serve a disk from another process, drive it, kill that process in the middle, and verify every block.");
         ValueOption<string> folder = ValueOption.Text(
             "--folder", "PATH", "Where the disk image goes, for the time of the demo. [default: the temporary folder]");
-        command.Add(folder.Symbol);
+        command.Add(folder);
         command.SetAction((result, _) => RunAsync(folder.Read(result)));
         return command;
     }

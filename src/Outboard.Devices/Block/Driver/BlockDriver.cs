@@ -7,7 +7,7 @@
 //   data buffer: page-aligned, one descriptor, or several of SegmentBytes each
 //
 // The caller chooses slots and remembers what each is for. One thread uses a driver: one queue, one driver.
-// Not here: secure erase, zoned requests, lifetime; reconnection (SplitDriverQueue.ResubmitInFlight is its ring half).
+// Not here: secure erase, zoned requests, lifetime; reconnection (DriverQueue.ResubmitInFlight is its ring half).
 using System.Runtime.InteropServices;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.Virtio.Spec;
@@ -27,7 +27,7 @@ public sealed partial class BlockDriver
     private const uint DataAlignment = 4096;
 
     private readonly DriverQueueLink _queue;
-    private readonly SplitDriverQueue _ring;
+    private readonly DriverQueue _ring;
     private readonly Slot[] _slots;
     private readonly uint _segmentBytes;
     private readonly DriverBuffer[] _readable;

@@ -6,7 +6,7 @@ namespace Outboard.Virtio.Queue.Driver;
 public abstract class DriverQueueLink
 {
     /// <summary>The driver's side of the ring.</summary>
-    public abstract SplitDriverQueue Ring { get; }
+    public abstract DriverQueue Ring { get; }
 
     /// <summary>Memory that the device sees, for the driver's buffers.</summary>
     public abstract DriverMemory Memory { get; }

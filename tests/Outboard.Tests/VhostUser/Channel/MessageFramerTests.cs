@@ -65,7 +65,8 @@ public sealed class MessageFramerTests
         MessageFramer framer = new();
         FakeAttachment first = new();
         FakeAttachment late = new();
-        Assert.Null(Feed(framer, bytes[..before], first));
+        Assert.Null(Feed(framer, bytes[..Math.Min(before, 12)], first));
+        Assert.Null(Feed(framer, bytes[Math.Min(before, 12)..before]));
         ProtocolException error = Assert.Throws<ProtocolException>(() => Feed(framer, [bytes[before]], late));
         Assert.True(error.IsFatal);
         framer.Abandon();

@@ -23,9 +23,11 @@ public sealed class SocketChannelTests : BackendTest
                 await peer.SendAsync(bytes[..Math.Min(left, bytes.Length)], descriptors);
                 left -= Math.Min(left, bytes.Length);
             }
+
+            peer.Dispose();
+            await Rig.ExpectServesNextAsync();
         }
 
-        await Rig.ExpectServesNextAsync();
         await before.AssertNothingLeftAsync();
     }
 
@@ -81,9 +83,10 @@ public sealed class SocketChannelTests : BackendTest
             {
                 // Closed while it was being sent.
             }
-        }
 
-        await Rig.ExpectServesNextAsync();
+            peer.Dispose();
+            await Rig.ExpectServesNextAsync();
+        }
     }
 
     [Fact]

@@ -15,7 +15,8 @@ public sealed class BackendCapabilitiesTests
     [Fact]
     public void What_is_printed_is_read_back()
     {
-        BackendCapabilities read = BackendCapabilities.Parse(Encoding.UTF8.GetBytes(BackendCapabilities.Block.ToJson()));
+        byte[] printed = Encoding.UTF8.GetBytes(BackendCapabilities.Block.ToJson());
+        BackendCapabilities read = BackendCapabilities.Parse(printed);
         Assert.Equal(BackendCapabilities.Block.Type, read.Type);
         Assert.Equal(BackendCapabilities.Block.Features, read.Features);
     }

@@ -16,9 +16,10 @@ public sealed class BackendDirectoryTests : IDisposable
     {
         string[] system = ["/usr/share/qemu/vhost-user", "/etc/qemu/vhost-user"];
         Assert.Equal([.. system, "/x/qemu/vhost-user"], BackendDirectory.SearchPath("/x", "/home/me"));
-        Assert.Equal([.. system, "/home/me/.config/qemu/vhost-user"], BackendDirectory.SearchPath(null, "/home/me"));
-        Assert.Equal([.. system, "/home/me/.config/qemu/vhost-user"], BackendDirectory.SearchPath("", "/home/me"));
-        Assert.Equal([.. system, "/home/me/.config/qemu/vhost-user"], BackendDirectory.SearchPath("relative", "/home/me"));
+        string[] byDefault = [.. system, "/home/me/.config/qemu/vhost-user"];
+        Assert.Equal(byDefault, BackendDirectory.SearchPath(null, "/home/me"));
+        Assert.Equal(byDefault, BackendDirectory.SearchPath("", "/home/me"));
+        Assert.Equal(byDefault, BackendDirectory.SearchPath("relative", "/home/me"));
         Assert.Equal(system, BackendDirectory.SearchPath(null, null));
     }
 

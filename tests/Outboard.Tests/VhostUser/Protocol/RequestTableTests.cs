@@ -77,8 +77,12 @@ public sealed class RequestTableTests : BackendTest
         using WirePeer peer = await Rig.ConnectAsync();
         await peer.NegotiateAsync();
         await peer.SendAsync(request, WirePeer.NeedReply, new byte[size.Fixed + (size.Element * size.Min)]);
-        WireMessage reply = await peer.ReceiveAsync();
-        Assert.Equal((uint)request, reply.Request);
+        await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, []);
+        while ((await peer.ReceiveAsync()).Request != (uint)FrontendRequest.GetFeatures)
+        {
+            // The answer to the request, if it has one.
+        }
+
         Assert.Empty(Rig.Log.Critical);
     }
 

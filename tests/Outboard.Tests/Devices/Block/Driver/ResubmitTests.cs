@@ -118,7 +118,7 @@ public sealed class ResubmitTests : IDisposable
         Index = 0,
         Size = Size,
         Addresses = _ring.Addresses,
-        AvailableIndex = availableIndex,
+        Base = availableIndex,
         Features = Features,
         Memory = _memory.Memory,
     });
