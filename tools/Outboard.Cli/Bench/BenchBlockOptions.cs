@@ -55,6 +55,8 @@ internal sealed class BenchBlockOptions
 
     private readonly SwitchOption _indirect = new("--indirect", "Use indirect descriptors.");
 
+    private readonly SwitchOption _packed = new("--packed", "Use packed virtqueues.");
+
     private readonly SwitchOption _noEventIndex = new("--no-event-idx", "Do without VIRTIO_F_EVENT_IDX.");
 
     private readonly ValueOption<string> _memory = ValueOption.Choice(
@@ -78,7 +80,8 @@ internal sealed class BenchBlockOptions
         Option[] all =
         [
             _socketPath, _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
-            _verify, _mode, _indirect, _noEventIndex, _memory, _cpus, _process, _distance, _json,
+            _verify, _mode, _indirect, _packed, _noEventIndex, _memory, _cpus, _process,
+            _distance, _json,
         ];
         foreach (Option option in all)
         {
@@ -113,6 +116,7 @@ internal sealed class BenchBlockOptions
                 _ => WaitMode.Irq,
             },
             UseIndirect = _indirect.Read(result),
+            UsePacked = _packed.Read(result),
             UseEventIndex = !_noEventIndex.Read(result),
             UseMemoryTable = _memory.Read(result) == "table",
             Cpus = ReadCpus(_cpus.Read(result)),

@@ -1,5 +1,5 @@
 // A result for people, and the same for programs. The JSON is one object:
-//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, indirect,
+//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, packed, indirect,
 //   memory ("slots", "table"), cpus []            what was run
 //   capacityBytes, rangeBytes, seconds, operations, failures, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
@@ -102,6 +102,7 @@ internal static class LoadReport
         json.WriteNumber("queues", settings.QueueCount);
         json.WriteNumber("queueSize", settings.EffectiveQueueSize);
         json.WriteBoolean("eventIndex", hasEventIndex);
+        json.WriteBoolean("packed", settings.UsePacked);
         json.WriteBoolean("indirect", settings.UseIndirect);
         json.WriteString("memory", settings.UseMemoryTable ? "table" : "slots");
         json.WriteStartArray("cpus");

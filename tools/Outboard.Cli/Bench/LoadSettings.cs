@@ -43,6 +43,8 @@ internal sealed record LoadSettings
 
     public bool UseIndirect { get; init; }
 
+    public bool UsePacked { get; init; }
+
     public bool UseEventIndex { get; init; } = true;
 
     /// <summary>Pass memory by SET_MEM_TABLE although the back-end has memory slots.</summary>

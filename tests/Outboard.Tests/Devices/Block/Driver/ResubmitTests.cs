@@ -48,7 +48,7 @@ public sealed class ResubmitTests : IDisposable
         Assert.Equal([2u], CollectAll());
         dead.Dispose();
 
-        ushort start = _ring.ResubmitInFlight();
+        uint start = _ring.ResubmitInFlight();
         using Virtqueue successor = Device(start);
         while (successor.TryTake(out DescriptorChain chain))
         {
@@ -113,12 +113,12 @@ public sealed class ResubmitTests : IDisposable
         return tokens;
     }
 
-    private Virtqueue Device(ushort availableIndex) => Virtqueue.Create(new VringSetup
+    private Virtqueue Device(uint ringBase) => Virtqueue.Create(new VringSetup
     {
         Index = 0,
         Size = Size,
         Addresses = _ring.Addresses,
-        Base = availableIndex,
+        Base = ringBase,
         Features = Features,
         Memory = _memory.Memory,
     });
