@@ -137,9 +137,8 @@ internal sealed class LoadTarget : IAsyncDisposable
         VhostUserFrontendOptions options = defaults with
         {
             UseIndirect = settings.UseIndirect,
-            Features = defaults.Features
-                & ~(settings.UseEventIndex ? 0 : VirtioFeatures.EventIndex)
-                & ~(settings.UsePacked ? 0 : VirtioFeatures.RingPacked),
+            UsePacked = settings.UsePacked,
+            Features = settings.UseEventIndex ? defaults.Features : defaults.Features & ~VirtioFeatures.EventIndex,
             ProtocolFeatures = settings.UseMemoryTable
                 ? defaults.ProtocolFeatures & ~ProtocolFeatures.ConfigureMemSlots : defaults.ProtocolFeatures,
         };

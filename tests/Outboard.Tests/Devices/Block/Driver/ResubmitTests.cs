@@ -48,7 +48,7 @@ public sealed class ResubmitTests : IDisposable
         Assert.Equal([2u], CollectAll());
         dead.Dispose();
 
-        uint start = _ring.ResubmitInFlight();
+        ushort start = (ushort)_ring.ResubmitInFlight();
         using Virtqueue successor = Device(start);
         while (successor.TryTake(out DescriptorChain chain))
         {
@@ -113,12 +113,12 @@ public sealed class ResubmitTests : IDisposable
         return tokens;
     }
 
-    private Virtqueue Device(uint ringBase) => Virtqueue.Create(new VringSetup
+    private Virtqueue Device(ushort availableIndex) => Virtqueue.Create(new VringSetup
     {
         Index = 0,
         Size = Size,
         Addresses = _ring.Addresses,
-        Base = ringBase,
+        Base = availableIndex,
         Features = Features,
         Memory = _memory.Memory,
     });
