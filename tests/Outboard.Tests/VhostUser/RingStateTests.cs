@@ -1,5 +1,5 @@
-// When a ring is served: vhost-user "Ring states". One worker serves all rings here and takes kicks in their order, so a
-// round trip on another ring proves that it has seen an earlier kick.
+// When a ring is served: vhost-user "Ring states". One worker serves all rings here and takes kicks in their order, so
+// a round trip on another ring proves that it has seen an earlier kick.
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Spec;
 using Xunit;

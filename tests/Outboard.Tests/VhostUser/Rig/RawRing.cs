@@ -114,7 +114,8 @@ internal sealed class RawRing
 
     /// <summary>Sends GET_VRING_BASE; the reply is for <see cref="StoppedAsync"/>.</summary>
     public Task BeginStopAsync(WirePeer peer) =>
-        peer.SendAsync(FrontendRequest.GetVringBase, WirePeer.NoReply, WirePeer.Bytes(new VringStatePayload((uint)Index, 0)));
+        peer.SendAsync(
+            FrontendRequest.GetVringBase, WirePeer.NoReply, WirePeer.Bytes(new VringStatePayload((uint)Index, 0)));
 
     public async Task<uint> StoppedAsync(WirePeer peer)
     {
