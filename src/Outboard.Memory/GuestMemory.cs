@@ -15,8 +15,13 @@ namespace Outboard.Memory;
 /// <summary>An immutable snapshot of guest memory.</summary>
 public sealed class GuestMemory
 {
-    /// <summary>Most regions a snapshot may have: the memory slots that Linux KVM gives a guest, as peers offer.</summary>
+    /// <summary>
+    /// Most regions a snapshot may have: the memory slots that Linux KVM gives a guest, as peers offer.
+    /// </summary>
     public const int MaxRegions = 509;
+
+    /// <summary>Largest segment: a span's length is an int, and the next cut is aligned to any page.</summary>
+    private const uint MaxSegmentBytes = 1 << 30;
 
     private readonly Entry[] _entries;
 
@@ -51,7 +56,8 @@ public sealed class GuestMemory
             if (sorted[i].GuestAddress - sorted[i - 1].GuestAddress < sorted[i - 1].SizeBytes)
             {
                 throw new GuestMemoryException(
-                    $"memory regions at guest addresses 0x{sorted[i - 1].GuestAddress:x} and 0x{sorted[i].GuestAddress:x} overlap");
+                    $"memory regions at guest addresses 0x{sorted[i - 1].GuestAddress:x} and " +
+                    $"0x{sorted[i].GuestAddress:x} overlap");
             }
         }
 
@@ -68,11 +74,12 @@ public sealed class GuestMemory
     /// <summary>Translates a guest range into host segments and appends them to a chain's slot.</summary>
     /// <param name="guestAddress">Guest physical address.</param>
     /// <param name="length">Bytes; 0 appends nothing.</param>
-    /// <param name="table">Receives the segments: one, or one for each region that the range crosses.</param>
+    /// <param name="table">Receives the segments: one, or one for each region that the range crosses, or more of a range
+    /// that is longer than 1 GiB.</param>
     /// <param name="slot">The slot of <paramref name="table"/>.</param>
     /// <param name="count">The slot's number of segments, advanced.</param>
     /// <param name="hint">The caller's region hint, 0 at first.</param>
-    /// <returns>False when a byte of the range is not guest memory.</returns>
+    /// <returns>False when a byte of the range is not guest memory, or when the slot has too many segments.</returns>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool TryAppend(ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
     {
@@ -81,7 +88,7 @@ public sealed class GuestMemory
         {
             ref readonly Entry entry = ref entries[hint];
             ulong offset = guestAddress - entry.Start;
-            if (offset < entry.SizeBytes && length <= entry.SizeBytes - offset && length != 0)
+            if (offset < entry.SizeBytes && length <= entry.SizeBytes - offset && length - 1 < MaxSegmentBytes)
             {
                 table.Append(slot, ref count, new IoSegment(entry.Host + (nuint)offset, length));
                 return true;
@@ -130,19 +137,20 @@ public sealed class GuestMemory
         return false;
     }
 
-    private bool TryAppendSlow(ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
+    private bool TryAppendSlow(
+        ulong guestAddress, uint length, SegmentTable table, int slot, ref int count, ref int hint)
     {
         while (length > 0)
         {
             int index = Find(guestAddress);
-            if (index < 0)
+            if (index < 0 || count >= SegmentTable.MaxSegments)
             {
                 return false;
             }
 
             ref readonly Entry entry = ref _entries[index];
             ulong offset = guestAddress - entry.Start;
-            uint part = (uint)Math.Min(length, entry.SizeBytes - offset);
+            uint part = (uint)Math.Min(Math.Min(length, MaxSegmentBytes), entry.SizeBytes - offset);
             table.Append(slot, ref count, new IoSegment(entry.Host + (nuint)offset, part));
             hint = index;
             length -= part;

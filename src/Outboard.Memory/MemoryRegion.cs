@@ -17,7 +17,8 @@ public sealed class MemoryRegion : IDisposable
     public MemoryRegion(ulong guestAddress, ulong userAddress, MemoryMapping mapping)
     {
         ArgumentNullException.ThrowIfNull(mapping);
-        if (mapping.Length > ulong.MaxValue - guestAddress || mapping.Length > ulong.MaxValue - userAddress)
+        ulong lastByte = mapping.Length - 1;
+        if (lastByte > ulong.MaxValue - guestAddress || lastByte > ulong.MaxValue - userAddress)
         {
             throw new GuestMemoryException(
                 $"memory region at guest address 0x{guestAddress:x}, size 0x{mapping.Length:x}, wraps around");

@@ -52,6 +52,7 @@ public readonly struct MemoryWindow
     public unsafe void WriteRelease16(uint offset, ushort value) =>
         Volatile.Write(ref *(ushort*)At(offset, sizeof(ushort)), value);
 
+    // SAFETY: the address is made after the check that the range lies inside the window.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private unsafe byte* At(uint offset, uint size)
     {
@@ -60,7 +61,6 @@ public readonly struct MemoryWindow
             ThrowOutside(offset, size);
         }
 
-        // SAFETY: the range lies inside the window, as just checked.
         return (byte*)_address + offset;
     }
 

@@ -1,9 +1,9 @@
 // Storage for the translated buffers of every descriptor chain in flight on one queue: one slot for each chain.
 //
 // A slot holds InlineCapacity segments in one slab (one cache line: a block request has three). A longer chain moves to
-// a block of its own, which is kept for the next long chain in that slot unless it is very large. Nothing is allocated
-// for a chain that fits. A guest decides how long chains are, so the bytes of all blocks are counted: a queue stops
-// taking chains while OverflowBytes exceeds its budget.
+// a block of its own, which is kept for the next long chain in that slot unless it is very large or much is kept
+// already. Nothing is allocated for a chain that fits. A guest decides how long chains are, so the bytes of all blocks
+// are counted: a queue stops taking chains while OverflowBytes exceeds its budget.
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Outboard.Linux;
@@ -16,8 +16,17 @@ public sealed class SegmentTable : IDisposable
     /// <summary>Segments of a chain that needs no block of its own: 64 bytes, one cache line.</summary>
     public const int InlineCapacity = 4;
 
+    /// <summary>
+    /// Most segments that one chain may have: the longest chain of the largest queue, with an indirect table, whose
+    /// every buffer lies across two regions.
+    /// </summary>
+    public const int MaxSegments = 4 * 32768;
+
     /// <summary>Largest block (in segments) that a slot keeps after use.</summary>
     private const int KeptCapacity = 256;
+
+    /// <summary>Bytes that all idle slots may keep: so little that no queue's budget is used up by what is idle.</summary>
+    private const long KeptBytes = 2 << 20;
 
     private const int CacheLineBytes = 64;
 
@@ -29,13 +38,16 @@ public sealed class SegmentTable : IDisposable
     public unsafe SegmentTable(int slots)
     {
         _blocks = new Block[slots];
-        _slab = (nuint)NativeMemory.AlignedAlloc((nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
+        _slab = (nuint)NativeMemory.AlignedAlloc(
+            (nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
     }
 
     /// <summary>Bytes of blocks beyond the slab.</summary>
     public long OverflowBytes { get; private set; }
 
-    /// <summary>The segments <paramref name="start"/> .. start + count of a slot. Valid until the slot is used again.</summary>
+    /// <summary>
+    /// The segments <paramref name="start"/> .. start + count of a slot. Valid until the slot is used again.
+    /// </summary>
     // SAFETY: the range is checked against the slot's capacity; slot memory lives as long as this table.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public unsafe Span<IoSegment> Segments(int slot, int start, int count)
@@ -65,11 +77,12 @@ public sealed class SegmentTable : IDisposable
         count++;
     }
 
-    /// <summary>Tells that a slot's chain is done, so that a very large block can be given back.</summary>
+    /// <summary>Tells that a slot's chain is done, so that a block of its own can be given back.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public void Release(int slot)
     {
-        if (_blocks[slot].Capacity > KeptCapacity)
+        int capacity = _blocks[slot].Capacity;
+        if (capacity > 0 && (capacity > KeptCapacity || OverflowBytes > KeptBytes))
         {
             Free(ref _blocks[slot]);
         }

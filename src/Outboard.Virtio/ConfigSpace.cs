@@ -31,7 +31,7 @@ public sealed class ConfigSpace
     /// <summary>Bytes.</summary>
     public int SizeBytes => _bytes.Length;
 
-    /// <summary>Counts changes made by the device: virtio-v1.3 "2.5.1 Driver Requirements: Device Configuration Space".</summary>
+    /// <summary>Counts changes made by the device: virtio-v1.3 "2.5 Device Configuration Space".</summary>
     public uint Generation { get; private set; }
 
     /// <summary>Sets a field, as the device.</summary>

@@ -10,7 +10,9 @@ public abstract class Notifier : IDisposable
     /// <summary>Notifies the other side. May be called from any thread; never blocks.</summary>
     public abstract void Signal();
 
-    /// <summary>The descriptor that becomes readable with each notification; null when it cannot be waited for.</summary>
+    /// <summary>
+    /// The descriptor that becomes readable with each notification; null when it cannot be waited for.
+    /// </summary>
     public abstract FileDescriptor? Waitable { get; }
 
     /// <inheritdoc/>

@@ -23,8 +23,8 @@ public sealed class QueueContext
     public FileIoEngine Files => _worker.Files;
 
     /// <summary>
-    /// The upper 32 bits of every tag that this handler gives to <see cref="Files"/>; the lower ones are its own and come
-    /// back in <see cref="QueueHandler.OnFileCompletion"/>.
+    /// The upper 32 bits of every tag that this handler gives to <see cref="Files"/>; the lower ones are its own and
+    /// come back in <see cref="QueueHandler.OnFileCompletion"/>.
     /// </summary>
     public ulong TagPrefix { get; }
 

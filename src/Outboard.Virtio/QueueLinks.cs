@@ -4,7 +4,9 @@ using Outboard.Virtio.Queue;
 namespace Outboard.Virtio;
 
 /// <summary>The connections of a running queue.</summary>
-/// <remarks>The queue takes ownership of the notifiers and disposes them when it is stopped or they are replaced.</remarks>
+/// <remarks>
+/// The queue takes ownership of the notifiers and disposes them when it is stopped or they are replaced.
+/// </remarks>
 public sealed class QueueLinks
 {
     /// <summary>Driver to device; null when the driver does not kick and the ring is to be polled.</summary>

@@ -25,7 +25,7 @@ public sealed class RunningQueue
     private bool _enabled;
     private bool _parked;
     private bool _failed;
-    private TaskCompletionSource<ushort>? _stopping;
+    private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
 
     internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
@@ -53,7 +53,9 @@ public sealed class RunningQueue
     /// <summary>Whether the worker is looking at this queue, instead of waiting for a kick.</summary>
     internal bool IsActive { get; set; }
 
-    /// <summary>Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room.</summary>
+    /// <summary>
+    /// Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room.
+    /// </summary>
     internal bool MustPoll => _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe);
 
     internal Notifier? Kick => _links.Kick;
@@ -89,7 +91,7 @@ public sealed class RunningQueue
 
     /// <summary>Adopts another memory snapshot, once nothing of the old one is in use.</summary>
     /// <param name="memory">The new snapshot.</param>
-    /// <param name="keepsOldRegions">Whether every region of the old one is in the new one too: then nothing need wait.</param>
+    /// <param name="keepsOldRegions">The new one has every region of the old one: nothing need wait.</param>
     /// <returns>False when the ring is not in the new memory; it is parked then.</returns>
     public async Task<bool> AdoptAsync(GuestMemory memory, bool keepsOldRegions)
     {
@@ -110,10 +112,10 @@ public sealed class RunningQueue
     }
 
     /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
-    /// <returns>The next available index.</returns>
-    public async Task<ushort> StopAsync()
+    /// <returns>Where the device stands, as <see cref="VringSetup.Base"/>.</returns>
+    public async Task<uint> StopAsync()
     {
-        TaskCompletionSource<ushort> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource<uint> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
         {
             _stopping ??= stopped;
@@ -137,8 +139,8 @@ public sealed class RunningQueue
 
     /// <summary>One turn: takes requests, and carries out a pending change when nothing is in flight.</summary>
     /// <param name="publishEarly">
-    /// The driver runs on another CPU: publish (and call, if it wants that) after the first request and then every few, so
-    /// that both sides work at the same time. On one CPU that would only cost calls.
+    /// The driver runs on another CPU: publish (and call, if it wants that) after the first request and then every few,
+    /// so that both sides work at the same time. On one CPU that would only cost calls.
     /// </param>
     /// <returns>Whether anything was done.</returns>
     internal bool Serve(bool publishEarly)
@@ -288,7 +290,7 @@ public sealed class RunningQueue
             _queue.Dispose();
             _call?.Dispose();
             _links.Kick?.Dispose();
-            stopping.SetResult(_queue.AvailableIndex);
+            stopping.SetResult(_queue.Base);
         }
     }
 

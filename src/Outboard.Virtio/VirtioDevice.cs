@@ -12,10 +12,10 @@ namespace Outboard.Virtio;
 
 /// <summary>A virtio device.</summary>
 /// <remarks>
-/// A transport calls the members in this order: features and configuration are read, <see cref="AcceptFeatures"/>, queues
-/// are started and stopped (<see cref="StartQueue"/>), <see cref="Reset"/>; then again from the beginning. A device
-/// serves one transport at a time. <see cref="HandleRequest"/> runs on the queue's thread, everything else on the
-/// transport's control loop, unless it says otherwise.
+/// A transport calls the members in this order: features and configuration are read, <see cref="AcceptFeatures"/>,
+/// queues are started and stopped (<see cref="StartQueue"/>), <see cref="Reset"/>; then again from the beginning.
+/// A device serves one transport at a time. <see cref="HandleRequest"/> runs on the queue's thread, everything else on
+/// the transport's control loop, unless it says otherwise.
 /// </remarks>
 public abstract class VirtioDevice
 {
@@ -88,7 +88,9 @@ public abstract class VirtioDevice
     {
         ArgumentNullException.ThrowIfNull(setup);
         ArgumentNullException.ThrowIfNull(worker);
+        ArgumentOutOfRangeException.ThrowIfNegative(setup.Index);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(setup.Index, QueueCount);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(setup.Size, MaxQueueSize(setup.Index));
         return worker.StartAsync(this, setup, links);
     }
 
@@ -101,7 +103,9 @@ public abstract class VirtioDevice
     /// <returns>Bytes written into the writable buffers; ignored when the request was detached.</returns>
     protected internal virtual uint HandleRequest(int queue, scoped in DescriptorChain chain) => 0;
 
-    /// <summary>Level (c): makes the object that serves one queue, on that queue's thread, each time it is started.</summary>
+    /// <summary>
+    /// Level (c): makes the object that serves one queue, on that queue's thread, each time it is started.
+    /// </summary>
     protected internal virtual QueueHandler CreateHandler(QueueContext context) => new RequestLoop(this, context);
 
     /// <summary>Called after features were accepted.</summary>

@@ -66,7 +66,8 @@ internal sealed record Invocation(string ProgramName, string[] Arguments)
 #pragma warning restore CA1031
         {
             bool wantsAll = Arguments.Contains("--verbose");
-            return Fail($"this is a bug of outboard: {(wantsAll ? error : error.GetType().Name + ": " + error.Message)}", Broken);
+            string what = wantsAll ? $"{error}" : $"{error.GetType().Name}: {error.Message} (more with --verbose)";
+            return Fail($"this is a bug of outboard: {what}", Broken);
         }
     }
 

@@ -247,29 +247,29 @@ public sealed class BlockFile : IDisposable
         }
     }
 
-    /// <summary>Locks the whole file for this open file description, so that no second process serves it.</summary>
+    /// <summary>Locks the image for this open file description, so that no second program serves it.</summary>
     /// <param name="exclusive">True for one writer, false for any number of readers.</param>
-    /// <returns>False when another holds a lock that forbids it.</returns>
+    /// <returns>False when another program is in the way; nothing is locked then.</returns>
     /// <remarks>The lock ends when the last duplicate of the descriptor is closed, at the latest with the process. It
-    /// is advisory: an open file description lock (F_OFD_SETLK) from the first byte to the last. QEMU takes read locks
-    /// of the same kind on single bytes, so an exclusive lock and an image that QEMU has open exclude each
-    /// other.</remarks>
+    /// is advisory, and QEMU's own scheme (see <see cref="ImageLock"/>): QEMU's programs and this one keep each other
+    /// out.</remarks>
     /// <exception cref="LinuxException">The file system has no such locks, or the file is open read-only and an
     /// exclusive lock was asked for.</exception>
-    // SAFETY: the kernel reads one struct flock on the stack.
-    public unsafe bool TryLock(bool exclusive)
+    public bool TryLock(bool exclusive)
     {
-        Libc.FileLock whole = new() { Type = exclusive ? Libc.F_WRLCK : Libc.F_RDLCK };
-        int result = Libc.FcntlLock(Number, Libc.F_OFD_SETLK, &whole);
-        int errno = Libc.LastError();
-        if (result == 0)
+        if (exclusive && IsReadOnly)
         {
-            return true;
+            string subject = BlockFileRefusal.DescribeLock(Path, Errno.BadDescriptor);
+            throw new LinuxException("fcntl(F_OFD_SETLK)", Errno.BadDescriptor, subject);
         }
 
-        return errno is Errno.TryAgain or Errno.AccessDenied
-            ? false
-            : throw new LinuxException("fcntl(F_OFD_SETLK)", errno, BlockFileRefusal.DescribeLock(Path, errno));
+        int result = ImageLock.TryTake(Number, exclusive);
+        return result switch
+        {
+            0 => true,
+            -Errno.TryAgain => false,
+            _ => throw new LinuxException("fcntl(F_OFD_SETLK)", -result, BlockFileRefusal.DescribeLock(Path, -result)),
+        };
     }
 
     /// <summary>Closes the file. None of its operations may be in flight.</summary>

@@ -22,6 +22,7 @@ internal static partial class Libc
     /// <summary>The offset for descriptors without positions.</summary>
     internal const long CurrentPosition = -1;
 
+    internal const int F_OFD_GETLK = 36;
     internal const int F_OFD_SETLK = 37;
     internal const short F_RDLCK = 0;
     internal const short F_WRLCK = 1;

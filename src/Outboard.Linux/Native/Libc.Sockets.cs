@@ -26,6 +26,7 @@ internal static partial class Libc
 
     internal const int ControlHeaderBytes = 16;
 
+    // SAFETY: a layout; its pointers are set, and followed by the kernel, within one system call.
     [StructLayout(LayoutKind.Sequential)]
     internal unsafe struct MessageHeader
     {
@@ -38,6 +39,7 @@ internal static partial class Libc
         internal int Flags;
     }
 
+    // SAFETY: as MessageHeader.
     [StructLayout(LayoutKind.Sequential)]
     internal unsafe struct IoVector
     {

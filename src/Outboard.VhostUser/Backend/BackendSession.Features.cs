@@ -96,7 +96,7 @@ internal sealed partial class BackendSession
             vring.DropNotifiers();
             vring.IsEnabled = false;
             vring.StartsEnabled = false;
-            vring.AvailableIndex = 0;
+            vring.Base = null;
         }
 
         _device.Reset();

@@ -14,10 +14,12 @@ internal sealed partial class BackendSession
         VringStatePayload state = message.Read<VringStatePayload>();
         Vring vring = StoppedVring("SET_VRING_NUM", state.Index);
         int limit = _device.MaxQueueSize(vring.Index);
-        if (state.Num == 0 || state.Num > (uint)limit || (state.Num & (state.Num - 1)) != 0)
+        if (state.Num == 0 || state.Num > (uint)limit || (!IsPacked && (state.Num & (state.Num - 1)) != 0))
         {
             throw new ProtocolException(
-                "SET_VRING_NUM", "num", $"{state.Num} is no power of two from 1 to {limit}, the device's largest queue size");
+                "SET_VRING_NUM",
+                "num",
+                $"{state.Num} is no {(IsPacked ? "number" : "power of two")} from 1 to {limit}, the device's largest queue size");
         }
 
         vring.Size = (int)state.Num;
@@ -49,12 +51,12 @@ internal sealed partial class BackendSession
     {
         VringStatePayload state = message.Read<VringStatePayload>();
         Vring vring = StoppedVring("SET_VRING_BASE", state.Index);
-        if (state.Num > ushort.MaxValue)
+        if (!IsPacked && state.Num > ushort.MaxValue)
         {
             throw new ProtocolException("SET_VRING_BASE", "num", $"0x{state.Num:x} has more than 16 bits");
         }
 
-        vring.AvailableIndex = (ushort)state.Num;
+        vring.Base = state.Num;
         return Reply.Done;
     }
 
@@ -65,7 +67,7 @@ internal sealed partial class BackendSession
         Vring vring = VringAt("GET_VRING_BASE", state.Index);
         await StopAsync(vring).ConfigureAwait(false);
         vring.DropNotifiers();
-        return Reply.VringState(state.Index, vring.AvailableIndex);
+        return Reply.VringState(state.Index, BaseOf(vring));
     }
 
     /// <summary>Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.</summary>
@@ -156,7 +158,7 @@ internal sealed partial class BackendSession
             Index = vring.Index,
             Size = vring.Size,
             Addresses = Translate(vring.Addresses!.Value),
-            AvailableIndex = vring.AvailableIndex,
+            Base = BaseOf(vring),
             Features = _features,
             Memory = _memory,
         };
@@ -192,7 +194,7 @@ internal sealed partial class BackendSession
         {
             vring.Running = null;
             vring.Call = keepsCall ? await running.TakeCallAsync().ConfigureAwait(false) : null;
-            vring.AvailableIndex = await running.StopAsync().ConfigureAwait(false);
+            vring.Base = await running.StopAsync().ConfigureAwait(false);
             vring.HasKick = false;
         }
     }
@@ -204,6 +206,11 @@ internal sealed partial class BackendSession
             await StopAsync(vring).ConfigureAwait(false);
         }
     }
+
+    /// <summary>Where a ring goes on; the beginning when the front-end has not said.</summary>
+    private uint BaseOf(Vring vring) => vring.Base ?? (IsPacked ? PackedPosition.StartOfBoth : 0);
+
+    private bool IsPacked => (_features & VirtioFeatures.RingPacked) != 0;
 
     private Vring VringAt(string request, uint index) => index < (uint)_vrings.Length
         ? _vrings[index]

@@ -21,8 +21,8 @@ internal sealed class Vring(int index) : IDisposable
     /// <summary>The front-end's addresses; null until SET_VRING_ADDR.</summary>
     internal VringUserAddresses? Addresses { get; set; }
 
-    /// <summary>The next available index, from SET_VRING_BASE or from the last stop.</summary>
-    internal ushort AvailableIndex { get; set; }
+    /// <summary>Where the device goes on (see VringSetup.Base), from SET_VRING_BASE or from the last stop.</summary>
+    internal uint? Base { get; set; }
 
     /// <summary>Whether SET_VRING_KICK was given, with or without a descriptor.</summary>
     internal bool HasKick { get; set; }

@@ -5,19 +5,19 @@ using Outboard.Virtio.Queue.Driver;
 namespace Outboard.VhostUser.Frontend;
 
 /// <summary>A queue in use by a front-end.</summary>
-public sealed class FrontendQueue : IDisposable
+public sealed class FrontendQueue : DriverQueueLink, IDisposable
 {
-    internal FrontendQueue(SplitDriverQueue ring, DriverMemory memory)
+    internal FrontendQueue(DriverQueue ring, DriverMemory memory)
     {
         Ring = ring;
         Memory = memory;
     }
 
-    /// <summary>The driver's side of the ring.</summary>
-    public SplitDriverQueue Ring { get; }
+    /// <inheritdoc/>
+    public override DriverQueue Ring { get; }
 
     /// <summary>The memory that holds the ring.</summary>
-    public DriverMemory Memory { get; }
+    public override DriverMemory Memory { get; }
 
     /// <summary>Driver to device.</summary>
     public EventFd Kick { get; } = new();
@@ -25,8 +25,8 @@ public sealed class FrontendQueue : IDisposable
     /// <summary>Device to driver.</summary>
     public EventFd Call { get; } = new();
 
-    /// <summary>Publishes what was added, and kicks if the device wants that.</summary>
-    public void Submit()
+    /// <inheritdoc/>
+    public override void Submit()
     {
         Ring.Publish();
         if (Ring.ShouldKick())
@@ -35,9 +35,8 @@ public sealed class FrontendQueue : IDisposable
         }
     }
 
-    /// <summary>Waits until something was used.</summary>
-    /// <returns>False when the time ran out.</returns>
-    public bool WaitForUsed(int timeoutMs)
+    /// <inheritdoc/>
+    public override bool WaitForUsed(int timeoutMs)
     {
         if (Ring.ArmCalls())
         {

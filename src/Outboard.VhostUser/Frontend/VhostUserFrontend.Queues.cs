@@ -1,5 +1,6 @@
 // Starting and stopping queues, in the order that every back-end accepts.
 using Outboard.VhostUser.Protocol;
+using Outboard.Virtio.Queue;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.Virtio.Spec;
 
@@ -23,22 +24,22 @@ public sealed partial class VhostUserFrontend
         int index, int size, DriverMemory memory, CancellationToken cancellation = default)
     {
         bool indirect = _options.UseIndirect && (Features & VirtioFeatures.IndirectDescriptors) != 0;
-        SplitDriverQueue ring = new(index, size, memory, Features, indirect ? IndirectEntries : 0);
+        DriverQueue ring = DriverQueue.Create(index, size, memory, Features, indirect ? IndirectEntries : 0);
         FrontendQueue queue = new(ring, memory);
-        await ResumeQueueAsync(queue, 0, cancellation).ConfigureAwait(false);
+        await ResumeQueueAsync(queue, ring.InitialBase, cancellation).ConfigureAwait(false);
         return queue;
     }
 
     /// <summary>Starts a queue that exists, at this or at another back-end than before.</summary>
     /// <param name="queue">The queue.</param>
-    /// <param name="availableIndex">Where the device goes on, as <see cref="StopQueueAsync"/> told.</param>
+    /// <param name="ringBase">Where the device goes on, as <see cref="StopQueueAsync"/> told.</param>
     /// <param name="cancellation">Gives up waiting for replies.</param>
-    public async Task ResumeQueueAsync(FrontendQueue queue, ushort availableIndex, CancellationToken cancellation = default)
+    public async Task ResumeQueueAsync(FrontendQueue queue, uint ringBase, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(queue);
         int index = queue.Ring.Index;
         await SetVringNumAsync(index, queue.Ring.Size, cancellation).ConfigureAwait(false);
-        await SetVringBaseAsync(index, availableIndex, cancellation).ConfigureAwait(false);
+        await SetVringBaseAsync(index, ringBase, cancellation).ConfigureAwait(false);
         await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, cancellation).ConfigureAwait(false);
         await SetVringCallAsync(index, queue.Call, cancellation).ConfigureAwait(false);
         await SetVringKickAsync(index, queue.Kick, cancellation).ConfigureAwait(false);
@@ -52,8 +53,8 @@ public sealed partial class VhostUserFrontend
     }
 
     /// <summary>Stops a queue; everything in flight is completed when this returns.</summary>
-    /// <returns>The next available index.</returns>
-    public async Task<ushort> StopQueueAsync(FrontendQueue queue, CancellationToken cancellation = default)
+    /// <returns>Where the device stands, see <see cref="VringSetup.Base"/>.</returns>
+    public async Task<uint> StopQueueAsync(FrontendQueue queue, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(queue);
         if ((Features & VirtioFeatures.ProtocolFeatures) != 0)

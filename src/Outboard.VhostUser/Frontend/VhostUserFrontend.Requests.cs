@@ -55,13 +55,13 @@ public sealed partial class VhostUserFrontend
         return RequestAsync(FrontendRequest.SetVringAddr, VhostUserMessage.PayloadOf(payload), cancellation);
     }
 
-    /// <summary>SET_VRING_BASE: the next available index.</summary>
-    public Task SetVringBaseAsync(int index, ushort availableIndex, CancellationToken cancellation = default) =>
-        RequestVringAsync(FrontendRequest.SetVringBase, index, availableIndex, cancellation);
+    /// <summary>SET_VRING_BASE: where the device goes on, see <see cref="VringSetup.Base"/>.</summary>
+    public Task SetVringBaseAsync(int index, uint ringBase, CancellationToken cancellation = default) =>
+        RequestVringAsync(FrontendRequest.SetVringBase, index, ringBase, cancellation);
 
     /// <summary>GET_VRING_BASE: stops the ring.</summary>
-    /// <returns>The next available index.</returns>
-    public async Task<ushort> GetVringBaseAsync(int index, CancellationToken cancellation = default)
+    /// <returns>Where the device stands, see <see cref="VringSetup.Base"/>.</returns>
+    public async Task<uint> GetVringBaseAsync(int index, CancellationToken cancellation = default)
     {
         byte[] payload = VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, 0));
         ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
@@ -71,8 +71,9 @@ public sealed partial class VhostUserFrontend
         }
 
         VringStatePayload state = MemoryMarshal.Read<VringStatePayload>(reply.Span);
-        return state.Index == (uint)index && state.Num <= ushort.MaxValue
-            ? (ushort)state.Num
+        bool isPacked = (Features & VirtioFeatures.RingPacked) != 0;
+        return state.Index == (uint)index && (isPacked || state.Num <= ushort.MaxValue)
+            ? state.Num
             : throw BrokenReply("GET_VRING_BASE", "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
     }
 

@@ -47,14 +47,18 @@ public readonly ref struct DescriptorChain
         return true;
     }
 
-    /// <summary>Cuts the last <paramref name="bytes"/> bytes off the writable buffers, for a status that is written at the end.</summary>
+    /// <summary>
+    /// Cuts the last <paramref name="bytes"/> bytes off the writable buffers, for a status that is written at the end.
+    /// </summary>
     /// <returns>False when they are missing or lie in more than one buffer.</returns>
     public bool TryTakeTrailer(int bytes, out IoSegment trailer) => _queue.TryCutTrailer(_slot, bytes, out trailer);
 
     /// <summary>Keeps the request beyond the call: it is to be completed later, exactly once.</summary>
     public PendingRequest Detach() => new(_queue, _slot, _queue.Detach(_slot));
 
-    /// <summary>Returns the chain to the driver. For queue handlers; a device that returns a length does not call this.</summary>
+    /// <summary>
+    /// Returns the chain to the driver. For queue handlers; a device that returns a length does not call this.
+    /// </summary>
     /// <param name="written">Bytes written into the writable buffers, from their start.</param>
     public void Complete(uint written) => _queue.Complete(_slot, _queue.Generation(_slot), written);
 }
@@ -100,6 +104,7 @@ public readonly struct PendingRequest
 
     /// <summary>Returns the request to the driver, from any thread; exactly once.</summary>
     /// <param name="written">Bytes written into the writable buffers, from their start.</param>
-    /// <exception cref="InvariantException">The request was completed before (thrown on the queue's thread).</exception>
+    /// <exception cref="InvariantException">The request was completed before (thrown on the queue's thread).
+    /// </exception>
     public void Complete(uint written) => _queue.Complete(_slot, _generation, written);
 }

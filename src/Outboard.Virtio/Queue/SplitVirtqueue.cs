@@ -46,7 +46,8 @@ internal sealed class SplitVirtqueue : Virtqueue
         if (setup.Size is < 1 or > SplitRing.MaxSize || (setup.Size & (setup.Size - 1)) != 0)
         {
             Dispose();
-            throw new VringSetupException("num", $"queue size {setup.Size} is no power of two up to {SplitRing.MaxSize}");
+            throw new VringSetupException(
+                "num", $"queue size {setup.Size} is no power of two up to {SplitRing.MaxSize}");
         }
 
         _mask = (uint)setup.Size - 1;
@@ -61,14 +62,14 @@ internal sealed class SplitVirtqueue : Virtqueue
                 $"(desc 0x{Addresses.Descriptors:x}, avail 0x{Addresses.Available:x}, used 0x{Addresses.Used:x})");
         }
 
-        _nextAvailable = setup.AvailableIndex;
-        _seenAvailable = setup.AvailableIndex;
+        _nextAvailable = (ushort)setup.Base;
+        _seenAvailable = (ushort)setup.Base;
         _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
         _publishedUsed = _nextUsed;
         _calledUsed = _nextUsed;
     }
 
-    public override ushort AvailableIndex => _nextAvailable;
+    public override uint Base => _nextAvailable;
 
     public override bool HasUnpublished => _nextUsed != _publishedUsed;
 
@@ -162,9 +163,10 @@ internal sealed class SplitVirtqueue : Virtqueue
     }
 
     private protected override bool TryMapRings() =>
-        Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table) && _table.IsAligned(16)
-        && Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available) && _available.IsAligned(2)
-        && Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used) && _used.IsAligned(4);
+        Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table)
+        && Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available)
+        && Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used)
+        && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
 
     private protected override void PutUsed(int slot, uint written)
     {
@@ -219,7 +221,8 @@ internal sealed class SplitVirtqueue : Virtqueue
                 return VirtqueueFault.ReadableAfterWritable;
             }
 
-            if (!TryAppendBuffer(memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
+            if (!TryAppendBuffer(
+                memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
             {
                 return VirtqueueFault.BufferOutsideMemory;
             }

@@ -64,10 +64,12 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Whether completed chains wait for <see cref="Publish"/>.</summary>
     public abstract bool HasUnpublished { get; }
 
-    /// <summary>The next available index, as a front-end wants it when the ring is stopped.</summary>
-    public abstract ushort AvailableIndex { get; }
+    /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
+    public abstract uint Base { get; }
 
-    /// <summary>Whether the driver has made something available that was not taken. A hint: a look, no validation.</summary>
+    /// <summary>
+    /// Whether the driver has made something available that was not taken. A hint: a look, no validation.
+    /// </summary>
     public abstract bool HasAvailable { get; }
 
     /// <summary>Where completions from other threads are handed to the owner; set by the queue's worker.</summary>
@@ -84,7 +86,7 @@ public abstract class Virtqueue : IDisposable
     public static Virtqueue Create(VringSetup setup)
     {
         ArgumentNullException.ThrowIfNull(setup);
-        return new SplitVirtqueue(setup);
+        return (setup.Features & VirtioFeatures.RingPacked) != 0 ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
     }
 
     /// <summary>Takes the next available chain.</summary>
@@ -246,7 +248,8 @@ public abstract class Virtqueue : IDisposable
     private protected bool IsHeld(int slot) => _slots[slot].InFlight;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private protected bool TryAppendBuffer(GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
+    private protected bool TryAppendBuffer(
+        GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
         memory.TryAppend(address, length, _segments, slot, ref count, ref hint);
 
     /// <summary>Notes a chain as taken: <paramref name="readable"/> segments, then the writable ones.</summary>

@@ -21,8 +21,11 @@ public sealed class VringSetup
     /// <summary>Where the ring lies.</summary>
     public required VringAddresses Addresses { get; init; }
 
-    /// <summary>The next available index to take.</summary>
-    public required ushort AvailableIndex { get; init; }
+    /// <summary>
+    /// Where the device goes on, as vhost-user "Vring descriptor indices" packs it. Split: bits 0-15 the next available
+    /// index. Packed: bits 0-14 and 15 the next available index and its wrap counter, 16-30 and 31 the used ones.
+    /// </summary>
+    public required uint Base { get; init; }
 
     /// <summary>The negotiated features, which decide the ring's format and abilities.</summary>
     public required ulong Features { get; init; }

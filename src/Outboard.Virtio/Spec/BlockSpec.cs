@@ -89,7 +89,9 @@ public readonly record struct BlockRequestHeader(BlockRequestType Type, uint Res
     public const int Bytes = 16;
 }
 
-/// <summary>A range of discard and write zeroes: 0 sector u64, 8 number of sectors u32, 12 flags u32 (bit 0: unmap).</summary>
+/// <summary>
+/// A range of discard and write zeroes: 0 sector u64, 8 number of sectors u32, 12 flags u32 (bit 0: unmap).
+/// </summary>
 [StructLayout(LayoutKind.Sequential, Pack = 1)]
 public readonly record struct BlockRange(ulong Sector, uint SectorCount, uint Flags)
 {

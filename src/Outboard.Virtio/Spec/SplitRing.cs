@@ -55,7 +55,8 @@ public static class SplitRing
     public static uint AvailableEventOffset(int size) => 4 + (8 * (uint)size);
 
     /// <summary>Whether moving an index from <paramref name="old"/> to <paramref name="now"/> passes
-    /// <paramref name="wanted"/>: virtio-v1.3 "2.7.7.2 Device Requirements: Used Buffer Notification Suppression".</summary>
+    /// <paramref name="wanted"/>: virtio-v1.3 "2.7.7.2 Device Requirements: Used Buffer Notification Suppression".
+    /// </summary>
     public static bool Passes(ushort wanted, ushort now, ushort old) =>
         (ushort)(now - wanted - 1) < (ushort)(now - old);
 }
@@ -70,7 +71,9 @@ public readonly struct SplitDescriptor(ulong address, uint length, ushort flags,
     /// <summary>Bytes.</summary>
     public readonly uint Length = length;
 
-    /// <summary><see cref="SplitRing.Next"/>, <see cref="SplitRing.Write"/>, <see cref="SplitRing.Indirect"/>.</summary>
+    /// <summary>
+    /// <see cref="SplitRing.Next"/>, <see cref="SplitRing.Write"/>, <see cref="SplitRing.Indirect"/>.
+    /// </summary>
     public readonly ushort Flags = flags;
 
     /// <summary>The next descriptor's index, with <see cref="SplitRing.Next"/>.</summary>

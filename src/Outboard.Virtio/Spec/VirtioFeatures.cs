@@ -1,5 +1,5 @@
-// Feature bits that belong to the ring or the transport, virtio-v1.3 "6 Reserved Feature Bits". Device bits (0 to 23 and
-// 50 to 127) stand with each device in this folder.
+// Feature bits that belong to the ring or the transport, virtio-v1.3 "6 Reserved Feature Bits". Device bits (0 to 23
+// and 50 to 127) stand with each device in this folder.
 namespace Outboard.Virtio.Spec;
 
 /// <summary>Feature bits that are never a device's business.</summary>
@@ -48,7 +48,7 @@ public static class VirtioFeatures
     public const ulong Reserved = ((1UL << 42) - 1) & ~((1UL << 24) - 1);
 
     /// <summary>What this library's rings implement and therefore offer for every device.</summary>
-    public const ulong OfferedByRings = Version1 | IndirectDescriptors | EventIndex;
+    public const ulong OfferedByRings = Version1 | IndirectDescriptors | EventIndex | RingPacked;
 }
 
 /// <summary>The device status field, virtio-v1.3 "2.1 Device Status Field".</summary>

@@ -26,7 +26,7 @@ public abstract class BlockHostTests
             "read -P 0x11 67104768 4k", "read -P 0 2M 1M",
         ];
         await QemuIo.RunAsync(backend.SocketPath, reads);
-        await QemuIo.RunOnFileAsync(options.ImagePath, reads);
+        await QemuIo.ReadFileAsync(options.ImagePath, reads);
         await QemuIo.CompareAsync(backend.SocketPath, options.ImagePath);
     }
 
@@ -94,7 +94,7 @@ public abstract class BlockHostTests
 
     private protected abstract Task<IBlockBackendUnderTest> StartBackendAsync(BlockBackendOptions options);
 
-    private static BlockBackendOptions OptionsIn(TempFolder folder) => new()
+    private protected static BlockBackendOptions OptionsIn(TempFolder folder) => new()
     {
         SocketPath = folder.Combine("block.sock"),
         ImagePath = folder.CreateImage("disk.img", DiskLength),

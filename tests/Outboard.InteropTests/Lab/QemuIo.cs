@@ -14,7 +14,11 @@ internal static class QemuIo
     public static Task<string> RunReadOnlyAsync(string socketPath, params IEnumerable<string> commands) =>
         RunToolAsync("qemu-io", ["-r", "--image-opts", DiskAt(socketPath), .. CommandArguments(commands)]);
 
-    /// <summary>Runs qemu-io commands on an image file.</summary>
+    /// <summary>Runs reading qemu-io commands on an image file, which a back-end may have locked.</summary>
+    public static Task<string> ReadFileAsync(string imagePath, params IEnumerable<string> commands) =>
+        RunToolAsync("qemu-io", ["-r", "-U", "-f", "raw", imagePath, .. CommandArguments(commands)]);
+
+    /// <summary>Runs qemu-io commands on an image file, which qemu-io locks for writing.</summary>
     public static Task<string> RunOnFileAsync(string imagePath, params IEnumerable<string> commands) =>
         RunToolAsync("qemu-io", ["-f", "raw", imagePath, .. CommandArguments(commands)]);
 
@@ -33,7 +37,7 @@ internal static class QemuIo
     /// <summary>Fails unless the disk behind a socket and an image file have the same content.</summary>
     public static Task<string> CompareAsync(string socketPath, string imagePath) =>
         RunToolAsync(
-            "qemu-img", ["compare", "--image-opts", DiskAt(socketPath), $"driver=raw,file.filename={imagePath}"]);
+            "qemu-img", ["compare", "-U", "--image-opts", DiskAt(socketPath), $"driver=raw,file.filename={imagePath}"]);
 
     /// <summary>Copies the disk behind a socket into an image file.</summary>
     public static Task<string> CopyToFileAsync(string socketPath, string imagePath) =>

@@ -33,12 +33,12 @@ internal static class BlockCommand
         settings.Check();
         StandardErrorLog log = new(programName, settings.LogLevel);
         using EndSignals signals = new();
-        CheckEngine(settings);
         using Disk disk = settings.OpenDisk();
         BlockDevice device = settings.CreateDevice(disk);
+        string engine = CheckEngine(settings);
         using ServedSocket socket = ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber);
         using ResizeWatch watch = new(() => Resize(device, disk, log), settings.WatchesSize ? s_watchInterval : null);
-        log.LogInformation("serving {Disk} on {Socket}", disk.Description, socket.Name);
+        log.LogInformation("serving {Disk}{Engine} on {Socket}", disk.Description, engine, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
         if (wasClean && disk.Flush() is < 0 and var error)
         {
@@ -59,17 +59,19 @@ internal static class BlockCommand
         };
     }
 
-    /// <summary>An engine that was asked for by name and does not work is told now, not to the first guest.</summary>
-    private static void CheckEngine(BlockSettings settings)
+    /// <summary>Which engine the file's I/O will use. One that was asked for by name and does not work is told now, not
+    /// to the first guest.</summary>
+    private static string CheckEngine(BlockSettings settings)
     {
-        if (settings.FileEngine != FileIoEngineKind.IoUring)
+        if (settings.FilePath is null && settings.FileEngine == FileIoEngineKind.Automatic)
         {
-            return;
+            return string.Empty;
         }
 
         try
         {
-            FileIoEngine.Create(depth: 1, FileIoEngineKind.IoUring).Dispose();
+            using FileIoEngine engine = FileIoEngine.Create(depth: 1, settings.FileEngine);
+            return $", by {engine.Name}";
         }
         catch (LinuxException error)
         {

@@ -24,7 +24,8 @@ internal sealed class BlockOptions
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
 
     private readonly ValueOption<int?> _descriptor = ValueOption.Number(
-        "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.", 0, int.MaxValue);
+        "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
+        0, int.MaxValue);
 
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
@@ -94,12 +95,13 @@ internal sealed class BlockOptions
     {
         Option[] all =
         [
-            _socketPath.Symbol, _descriptor.Symbol, _capabilities.Symbol,
-            _file.Symbol, _memory.Symbol, _null.Symbol,
-            _readOnly.Symbol, _direct.Symbol, _serial.Symbol, _blockSize.Symbol, _writeCache.Symbol, _noWriteCache.Symbol,
-            _queues.Symbol, _queueSize.Symbol, _threads.Symbol, _polling.Symbol, _engine.Symbol, _watchSize.Symbol,
-            _faultErrors.Symbol, _faultDelays.Symbol, _faultDelay.Symbol, _faultSeed.Symbol,
-            _verbose.Symbol, _quiet.Symbol,
+            _socketPath, _descriptor, _capabilities,
+            _file, _memory, _null,
+            _readOnly, _direct, _serial, _blockSize,
+            _writeCache, _noWriteCache,
+            _queues, _queueSize, _threads, _polling, _engine, _watchSize,
+            _faultErrors, _faultDelays, _faultDelay, _faultSeed,
+            _verbose, _quiet,
         ];
         foreach (Option option in all)
         {
@@ -140,7 +142,8 @@ internal sealed class BlockOptions
     {
         if (one.Read(result) && other.Read(result))
         {
-            throw new CommandLineException($"{one.Symbol.Name} and {other.Symbol.Name} exclude each other: give one of them");
+            string both = $"{one.Name} and {other.Name}";
+            throw new CommandLineException($"{both} exclude each other: give one of them");
         }
     }
 
@@ -161,7 +164,8 @@ internal sealed class BlockOptions
         {
             return seed is null
                 ? null
-                : throw new CommandLineException("--fault-seed: no faults; give --fault-error-rate or --fault-delay as well");
+                : throw new CommandLineException(
+                    "--fault-seed: no faults; give --fault-error-rate or --fault-delay as well");
         }
 
         FaultPlan plan = new()

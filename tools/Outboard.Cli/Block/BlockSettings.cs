@@ -1,5 +1,5 @@
-// What "outboard block" was asked for, checked as far as the command line alone can be; and the disk and the device that
-// follow from it.
+// What "outboard block" was asked for, checked as far as the command line alone can be; and the disk and the device
+// that follow from it.
 using System.Text;
 using Microsoft.Extensions.Logging;
 using Outboard.Devices.Block;

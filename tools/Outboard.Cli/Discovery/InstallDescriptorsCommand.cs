@@ -4,8 +4,9 @@
 //   PREFIX/bin/outboard-block                             ... this link, which leads to the program "outboard"
 //
 // The link is there because a description has no place for arguments: the program is the block back-end when it is
-// called by that name. It is relative ("outboard") when the program itself is PREFIX/bin/outboard, so that a package can
-// be moved as a whole, and absolute otherwise. Both files are replaced when they exist; a file that is no link is not.
+// called by that name. It is relative ("outboard") when the program itself is PREFIX/bin/outboard, so that a package
+// can be moved as a whole, and absolute otherwise. Both files are replaced when they exist; a file in the place of the
+// link is not.
 using System.CommandLine;
 using Outboard.Cli.Text;
 using Outboard.VhostUser.Discovery;
@@ -19,8 +20,9 @@ internal static class InstallDescriptorsCommand
 
     public static Command Create()
     {
-        ValueOption<string> prefix = ValueOption.Text("--prefix", "DIR", "Where to install: /usr, or any other directory.");
-        prefix.Symbol.Required = true;
+        ValueOption<string> prefix = ValueOption.Text(
+            "--prefix", "DIR", "Where to install: /usr, or any other directory.");
+        prefix.Required = true;
         ValueOption<string> binary = ValueOption.Text(
             "--binary", "PATH", "The program 'outboard' that the back-end's link leads to. [default: this program]");
         Command command = new(
@@ -28,7 +30,7 @@ internal static class InstallDescriptorsCommand
             "Install the JSON description of the block back-end in PREFIX/share/qemu/vhost-user, "
             + "and the link PREFIX/bin/outboard-block that it names.")
         {
-            prefix.Symbol, binary.Symbol,
+            prefix, binary,
         };
         command.SetAction(result => Run(prefix.Read(result)!, binary.Read(result)));
         return command;
@@ -39,7 +41,8 @@ internal static class InstallDescriptorsCommand
         string program = binary is null ? ThisProgram() : Path.GetFullPath(binary);
         if (!File.Exists(program))
         {
-            throw new CommandLineException($"--binary={program}: no such file; give the path of the program 'outboard'");
+            throw new CommandLineException(
+                $"--binary={program}: no such file; give the path of the program 'outboard'");
         }
 
         string root = Path.GetFullPath(prefix);
@@ -51,11 +54,12 @@ internal static class InstallDescriptorsCommand
         using StreamWriter output = new(Console.OpenStandardOutput()) { NewLine = "\n" };
         output.WriteLine(link);
         output.WriteLine(file);
-        if (!BackendDirectory.SearchPath().Contains(folder))
+        IReadOnlyList<string> searched = BackendDirectory.SearchPath();
+        if (!searched.Contains(folder))
         {
             ErrorLine.Write(
-                $"outboard install-descriptors: note: management software looks in {string.Join(", ", BackendDirectory.SearchPath())}"
-                + $"; link {file} from there");
+                "outboard install-descriptors: note: management software looks in "
+                + $"{string.Join(", ", searched)}; link {file} from there");
         }
 
         return 0;
@@ -73,7 +77,7 @@ internal static class InstallDescriptorsCommand
         string beside = Path.Combine(AppContext.BaseDirectory, "outboard");
         return File.Exists(beside)
             ? beside
-            : throw new CommandLineException($"--binary: needed, as there is no program beside {AppContext.BaseDirectory}");
+            : throw new CommandLineException($"--binary: needed, as there is no {beside}; give the program's path");
     }
 
     private static void WriteLink(string link, string program)
@@ -98,7 +102,8 @@ internal static class InstallDescriptorsCommand
     {
         Directory.CreateDirectory(folder);
         string file = Path.Combine(folder, FileName);
-        BackendDescription description = new("Outboard vhost-user block back-end", BackendCapabilities.Block.Type, link);
+        BackendDescription description = new(
+            "Outboard vhost-user block back-end", BackendCapabilities.Block.Type, link);
 
         // Written beside and renamed, so that a reader never sees half of it.
         string temporary = file + ".new";

@@ -12,7 +12,8 @@ internal static class ListBackendsCommand
 {
     public static Command Create()
     {
-        ValueOption<string> type = ValueOption.Text("--type", "TYPE", "Only back-ends of this type, for example block.");
+        ValueOption<string> type = ValueOption.Text(
+            "--type", "TYPE", "Only back-ends of this type, for example block.");
         SwitchOption json = new("--json", "Print a JSON array.");
         Option<string[]> directories = new("--directory")
         {
@@ -22,16 +23,16 @@ internal static class ListBackendsCommand
         };
         Command command = new("list-backends", "List the installed vhost-user back-ends, the highest priority first.")
         {
-            type.Symbol, json.Symbol, directories,
+            type, json, directories,
         };
         command.SetAction(result => Run(
-            type.Read(result), json.Read(result), result.GetValue(directories) is { Length: > 0 } given ? given : null));
+            type.Read(result), json.Read(result), result.GetValue(directories) ?? []));
         return command;
     }
 
-    private static int Run(string? type, bool json, IReadOnlyList<string>? directories)
+    private static int Run(string? type, bool json, IReadOnlyList<string> directories)
     {
-        directories ??= BackendDirectory.SearchPath();
+        directories = directories.Count > 0 ? directories : BackendDirectory.SearchPath();
         BackendDirectory found = BackendDirectory.Read(directories);
         foreach (RejectedDescription rejected in found.Rejected)
         {
@@ -62,7 +63,10 @@ internal static class ListBackendsCommand
         }
 
         string[][] rows =
-            [["TYPE", "BINARY", "FILE", "DESCRIPTION"], .. backends.Select(b => (string[])[b.Type, b.Binary, b.File, b.Description])];
+        [
+            ["TYPE", "BINARY", "FILE", "DESCRIPTION"],
+            .. backends.Select(b => (string[])[b.Type, b.Binary, b.File, b.Description]),
+        ];
         int[] widths = [.. Enumerable.Range(0, 3).Select(column => rows.Max(row => row[column].Length))];
         StringBuilder table = new();
         foreach (string[] row in rows)
@@ -80,7 +84,8 @@ internal static class ListBackendsCommand
 }
 
 /// <summary>One back-end in the JSON output.</summary>
-internal sealed record ListedBackend(string Type, string Binary, string File, string Description, IReadOnlyList<string>? Tags)
+internal sealed record ListedBackend(
+    string Type, string Binary, string File, string Description, IReadOnlyList<string>? Tags)
 {
     public static ListedBackend From(InstalledBackend backend) => new(
         backend.Description.Type, backend.Description.Binary, backend.File,

@@ -1,6 +1,6 @@
 // Serves a device until there is nothing left to serve, or until asked to end. Ending means: no more connections, rings
-// stopped, what is in flight completed. A front-end or a storage that is stuck does not hold the program for longer than
-// the grace period, since management software kills what does not end.
+// stopped, what is in flight completed. A front-end or a storage that is stuck does not hold the program for longer
+// than the grace period, since management software kills what does not end.
 using Microsoft.Extensions.Logging;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Channel;
@@ -20,13 +20,15 @@ internal static class DeviceServer
     {
         Task serving = ServeAsync(device, socket, options, ending);
         using ManualResetEventSlim wake = new();
-        _ = serving.ContinueWith(_ => wake.Set(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+        _ = serving.ContinueWith(
+            _ => wake.Set(), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
         using CancellationTokenRegistration registration = ending.Register(wake.Set);
         wake.Wait(CancellationToken.None);
         if (ending.IsCancellationRequested && !serving.Wait(s_grace, CancellationToken.None))
         {
             options.Logger.LogError(
-                "requests are still in flight {Grace} ms after the signal; they are given up", s_grace.TotalMilliseconds);
+                "requests are still in flight {Grace} ms after the signal; they are given up",
+                s_grace.TotalMilliseconds);
             return false;
         }
 

@@ -15,8 +15,6 @@ internal sealed class ServedSocket : IDisposable
     /// <summary>The first descriptor after the standard streams; socket activation begins with it.</summary>
     private const int FirstDescriptor = 3;
 
-    private const string Remedy = "give --socket-path=PATH or --fd=N";
-
     private ServedSocket(string name, UnixListener? listener, UnixSocket? connection)
     {
         Name = name;
@@ -40,7 +38,8 @@ internal sealed class ServedSocket : IDisposable
     {
         if (path is not null && number is not null)
         {
-            throw new CommandLineException($"--socket-path={path} and --fd={number} exclude each other: give one of them");
+            throw new CommandLineException(
+                $"--socket-path={path} and --fd={number} exclude each other: give one of them");
         }
 
         if (path is not null)
@@ -53,7 +52,9 @@ internal sealed class ServedSocket : IDisposable
             return Inherit(number.Value, $"--fd={number}");
         }
 
-        return IsActivated() ? Inherit(FirstDescriptor, "LISTEN_FDS=1") : throw new CommandLineException($"no socket: {Remedy}");
+        return IsActivated()
+            ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
+            : throw new CommandLineException("no socket: give --socket-path=PATH or --fd=N");
     }
 
     public void Dispose()
@@ -78,7 +79,8 @@ internal sealed class ServedSocket : IDisposable
     {
         if (number < FirstDescriptor)
         {
-            throw new CommandLineException($"{option}: 0, 1 and 2 are the standard streams; pass the socket as 3 or above");
+            throw new CommandLineException(
+                $"{option}: 0, 1 and 2 are the standard streams; pass the socket as 3 or above");
         }
 
         FileDescriptor descriptor;
@@ -88,7 +90,8 @@ internal sealed class ServedSocket : IDisposable
         }
         catch (LinuxException)
         {
-            throw new CommandLineException($"{option}: descriptor {number} is not open; let the starting program pass it on");
+            throw new CommandLineException(
+                $"{option}: descriptor {number} is not open; let the starting program pass it on");
         }
 
         if (!UnixSocket.IsUnixStream(descriptor))
@@ -115,6 +118,8 @@ internal sealed class ServedSocket : IDisposable
             return false;
         }
 
-        return count == "1" ? true : throw new CommandLineException($"LISTEN_FDS={count}: one socket is served; pass one");
+        return count == "1"
+            ? true
+            : throw new CommandLineException($"LISTEN_FDS={count}: one socket is served; pass one");
     }
 }

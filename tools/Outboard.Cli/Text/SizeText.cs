@@ -14,11 +14,11 @@ internal static class SizeText
     {
         bytes = 0;
         ReadOnlySpan<char> digits = text;
-        int shift = 0;
-        if (text is [.., var last] && Units.IndexOf(char.ToUpperInvariant(last), StringComparison.Ordinal) is >= 0 and var unit)
+        int unit = text is [.., var last] ? Units.IndexOf(char.ToUpperInvariant(last), StringComparison.Ordinal) : -1;
+        int shift = (unit + 1) * BitsPerUnit;
+        if (unit >= 0)
         {
             digits = digits[..^1];
-            shift = (unit + 1) * BitsPerUnit;
         }
 
         if (!long.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out long number)

@@ -6,40 +6,51 @@ using System.Globalization;
 namespace Outboard.Cli.Text;
 
 /// <summary>A switch: present or not, without a value.</summary>
-internal sealed class SwitchOption(string name, string description)
+internal sealed class SwitchOption : Option<string?>
 {
-    public Option<string?> Symbol { get; } = new(name) { Description = description, Arity = ArgumentArity.Zero };
+    public SwitchOption(string name, string description)
+        : base(name)
+    {
+        Description = description;
+        Arity = ArgumentArity.Zero;
+    }
 
-    public bool Read(ParseResult result) => result.GetResult(Symbol) is not null;
+    /// <summary>Whether the switch was given.</summary>
+    public bool Read(ParseResult result) => result.GetResult(this) is not null;
 }
 
-/// <summary>An option with a value of the type <typeparamref name="T"/>, which is nullable: null when not given.</summary>
-/// <param name="name">The option's name.</param>
-/// <param name="valueName">What --help calls the value.</param>
-/// <param name="description">What --help says.</param>
-/// <param name="remedy">What to give instead of a value that is wrong.</param>
-/// <param name="parse">Reads a value; gives null when it is wrong.</param>
-internal sealed class ValueOption<T>(
-    string name, string valueName, string description, string remedy, Func<string, T?> parse)
+/// <summary>An option with a value. The type is nullable: null means that the option was not given.</summary>
+internal sealed class ValueOption<T> : Option<string?>
 {
-    public Option<string?> Symbol { get; } = new(name)
+    private readonly string _remedy;
+    private readonly Func<string, T?> _parse;
+
+    /// <param name="name">The option's name.</param>
+    /// <param name="valueName">What --help calls the value.</param>
+    /// <param name="description">What --help says.</param>
+    /// <param name="remedy">What to give instead of a value that is wrong.</param>
+    /// <param name="parse">Reads a value; gives null when it is wrong.</param>
+    public ValueOption(string name, string valueName, string description, string remedy, Func<string, T?> parse)
+        : base(name)
     {
-        Description = description,
-        HelpName = valueName,
-        Arity = ArgumentArity.ExactlyOne,
-    };
+        Description = description;
+        HelpName = valueName;
+        Arity = ArgumentArity.ExactlyOne;
+        _remedy = remedy;
+        _parse = parse;
+    }
 
     /// <summary>The value.</summary>
     /// <exception cref="CommandLineException">It is wrong.</exception>
     public T? Read(ParseResult result)
     {
-        if (result.GetResult(Symbol) is null)
+        if (result.GetResult(this) is null)
         {
             return default;
         }
 
-        string text = result.GetValue(Symbol) ?? string.Empty;
-        return parse(text) is { } value ? value : throw new CommandLineException($"{name}={text}: {remedy}");
+        string text = result.GetValue(this) ?? string.Empty;
+        return _parse(text) is { } value ? value : throw new CommandLineException($"{Name}={text}: {_remedy}");
     }
 }
 
@@ -52,7 +63,8 @@ internal static class ValueOption
         text => text.Length > 0 && !text.StartsWith("--", StringComparison.Ordinal) ? text : null);
 
     /// <summary>A whole number within bounds.</summary>
-    public static ValueOption<int?> Number(string name, string valueName, string description, int least, int most) => new(
+    public static ValueOption<int?> Number(
+        string name, string valueName, string description, int least, int most) => new(
         name, valueName, description, $"give a whole number from {least} to {most}",
         text => ParseNumber(text) is { } number && number >= least && number <= most ? (int)number : null);
 
@@ -61,7 +73,8 @@ internal static class ValueOption
         name, valueName, description, "give a whole number, 0 or more", ParseNumber);
 
     /// <summary>A power of two within bounds.</summary>
-    public static ValueOption<int?> PowerOfTwo(string name, string valueName, string description, int least, int most) => new(
+    public static ValueOption<int?> PowerOfTwo(
+        string name, string valueName, string description, int least, int most) => new(
         name, valueName, description, $"give a power of two from {least} to {most}",
         text => ParseNumber(text) is { } number && number >= least && number <= most && long.IsPow2(number)
             ? (int)number : null);
@@ -71,6 +84,12 @@ internal static class ValueOption
         name, valueName, description, "give a fraction from 0 to 1, for example 0.01",
         text => double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double number)
             && number is >= 0 and <= 1 ? number : null);
+
+    /// <summary>A time in seconds, fractions included.</summary>
+    public static ValueOption<double?> Seconds(string name, string description, double most) => new(
+        name, "SECONDS", description, $"give seconds, such as 5 or 0.5, up to {most}",
+        text => double.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double number)
+            && number <= most ? number : null);
 
     /// <summary>A size in bytes, see <see cref="SizeText"/>.</summary>
     public static ValueOption<long?> Size(string name, string description) => new(

@@ -10,7 +10,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Queue.Driver;
 
 /// <summary>The driver's side of a split virtqueue. Used by one thread.</summary>
-public sealed class SplitDriverQueue
+public sealed class SplitDriverQueue : DriverQueue
 {
     private const ushort None = 0xFFFF;
 
@@ -21,12 +21,13 @@ public sealed class SplitDriverQueue
     private readonly uint _mask;
     private readonly ushort[] _next;
     private readonly Held[] _held;
-    private readonly DriverBuffer[] _indirect;
 
     private ushort _freeHead;
     private ushort _nextAvailable;
     private ushort _kickedAvailable;
     private ushort _nextUsed;
+    private ushort _seenUsed;
+    private ulong _added;
 
     /// <summary>Lays a queue out in driver memory.</summary>
     /// <param name="index">The queue's index in the device.</param>
@@ -35,6 +36,7 @@ public sealed class SplitDriverQueue
     /// <param name="features">Negotiated features; EVENT_IDX is honoured.</param>
     /// <param name="indirectEntries">Entries of the indirect table that each chain may use; 0 uses none.</param>
     public SplitDriverQueue(int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0)
+        : base(index, size, memory, indirectEntries)
     {
         ArgumentNullException.ThrowIfNull(memory);
         if (size is < 1 or > SplitRing.MaxSize || (size & (size - 1)) != 0)
@@ -42,8 +44,6 @@ public sealed class SplitDriverQueue
             throw new ArgumentOutOfRangeException(nameof(size), size, "a power of two up to 32768");
         }
 
-        Index = index;
-        Size = size;
         DriverBuffer table = memory.Allocate(SplitRing.TableBytes(size), 16);
         DriverBuffer available = memory.Allocate(SplitRing.AvailableBytes(size), 64);
         DriverBuffer used = memory.Allocate(SplitRing.UsedBytes(size), 64);
@@ -59,42 +59,16 @@ public sealed class SplitDriverQueue
         {
             _next[i] = i + 1 == size ? None : (ushort)(i + 1);
         }
-
-        FreeDescriptors = size;
-        _indirect = new DriverBuffer[indirectEntries > 0 ? size : 0];
-        for (int i = 0; i < _indirect.Length; i++)
-        {
-            _indirect[i] = memory.Allocate((uint)indirectEntries * SplitRing.DescriptorBytes, 16);
-        }
     }
 
-    /// <summary>The queue's index in the device.</summary>
-    public int Index { get; }
+    /// <inheritdoc/>
+    public override uint InitialBase => 0;
 
-    /// <summary>Descriptors.</summary>
-    public int Size { get; }
-
-    /// <summary>Where the ring lies.</summary>
-    public VringAddresses Addresses { get; }
-
-    /// <summary>Descriptors that are free.</summary>
-    public int FreeDescriptors { get; private set; }
-
-    /// <summary>Chains made available and not collected.</summary>
-    public int InFlight { get; private set; }
-
-    /// <summary>The next available index, as it is told to a device that starts the ring.</summary>
-    public ushort AvailableIndex => _nextAvailable;
-
-    /// <summary>Adds a chain; visible to the device after <see cref="Publish"/>.</summary>
-    /// <param name="readable">Buffers that the device reads.</param>
-    /// <param name="writable">Buffers that the device writes.</param>
-    /// <param name="token">Comes back from <see cref="TryCollect"/>.</param>
-    /// <returns>False when too few descriptors are free.</returns>
-    public bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
+    /// <inheritdoc/>
+    public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = _indirect.Length > 0 && count > 1;
+        bool isIndirect = Indirect.Length > 0 && count > 1;
         if (count == 0 || FreeDescriptors < (isIndirect ? 1 : count))
         {
             return false;
@@ -110,18 +84,18 @@ public sealed class SplitDriverQueue
             AddDirect(head, readable, writable);
         }
 
-        _held[head] = new Held(token, (ushort)(isIndirect ? 1 : count), true);
+        _held[head] = new Held(token, (ushort)(isIndirect ? 1 : count), true, _added++);
         _available.Write(SplitRing.EntriesOffset + (2 * (_nextAvailable & _mask)), head);
         _nextAvailable++;
         InFlight++;
         return true;
     }
 
-    /// <summary>Makes added chains visible to the device.</summary>
-    public void Publish() => _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
+    /// <inheritdoc/>
+    public override void Publish() => _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
 
-    /// <summary>Whether the device wants a kick for what was published since the last time this was asked.</summary>
-    public bool ShouldKick()
+    /// <inheritdoc/>
+    public override bool ShouldKick()
     {
         ushort old = _kickedAvailable;
         if (old == _nextAvailable)
@@ -136,18 +110,18 @@ public sealed class SplitDriverQueue
             : (_used.Read<ushort>(SplitRing.FlagsOffset) & SplitRing.NoNotify) == 0;
     }
 
-    /// <summary>Takes the next used chain.</summary>
-    /// <param name="token">The chain's token.</param>
-    /// <param name="written">Bytes that the device says it wrote.</param>
-    /// <returns>False when there is none.</returns>
-    /// <exception cref="InvalidDataException">The device returned a chain that it does not hold.</exception>
-    public bool TryCollect(out uint token, out uint written)
+    /// <inheritdoc/>
+    public override bool TryCollect(out uint token, out uint written)
     {
         token = 0;
         written = 0;
-        if (_used.ReadAcquire16(SplitRing.IndexOffset) == _nextUsed)
+        if (_nextUsed == _seenUsed)
         {
-            return false;
+            _seenUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
+            if (_nextUsed == _seenUsed)
+            {
+                return false;
+            }
         }
 
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));
@@ -166,9 +140,8 @@ public sealed class SplitDriverQueue
         return true;
     }
 
-    /// <summary>Asks the device for a call at the next used chain, before waiting.</summary>
-    /// <returns>True when one is there already: do not wait.</returns>
-    public bool ArmCalls()
+    /// <inheritdoc/>
+    public override bool ArmCalls()
     {
         if (_hasEventIndex)
         {
@@ -183,8 +156,8 @@ public sealed class SplitDriverQueue
         return _used.ReadAcquire16(SplitRing.IndexOffset) != _nextUsed;
     }
 
-    /// <summary>Tells the device that no call is needed.</summary>
-    public void SuppressCalls()
+    /// <inheritdoc/>
+    public override void SuppressCalls()
     {
         if (_hasEventIndex)
         {
@@ -195,6 +168,42 @@ public sealed class SplitDriverQueue
         {
             _available.Write(SplitRing.FlagsOffset, SplitRing.NoInterrupt);
         }
+    }
+
+    /// <inheritdoc/>
+    public override uint ResubmitInFlight()
+    {
+        if (_used.ReadAcquire16(SplitRing.IndexOffset) != _nextUsed)
+        {
+            throw new InvalidOperationException($"queue {Index}: used chains have not been collected");
+        }
+
+        // Every chain has one entry in each ring: as many are in flight as entries lie between the two indices.
+        ushort position = _nextUsed;
+        for (ulong order = 0; position != _nextAvailable; position++)
+        {
+            int head = OldestInFlight(order);
+            order = _held[head].Order + 1;
+            _available.Write(SplitRing.EntriesOffset + (2 * (position & _mask)), (ushort)head);
+        }
+
+        Publish();
+        return _nextUsed;
+    }
+
+    private int OldestInFlight(ulong from)
+    {
+        int oldest = -1;
+        for (int i = 0; i < Size; i++)
+        {
+            ref readonly Held held = ref _held[i];
+            if (held.IsInFlight && held.Order >= from && (oldest < 0 || held.Order < _held[oldest].Order))
+            {
+                oldest = i;
+            }
+        }
+
+        return oldest;
     }
 
     private void AddDirect(ushort head, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
@@ -219,7 +228,7 @@ public sealed class SplitDriverQueue
     private void AddIndirect(ushort head, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
     {
         int count = readable.Length + writable.Length;
-        DriverBuffer table = _indirect[head];
+        DriverBuffer table = Indirect[head];
         Span<SplitDescriptor> entries = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
         for (int i = 0; i < count; i++)
         {
@@ -248,5 +257,5 @@ public sealed class SplitDriverQueue
         FreeDescriptors += count;
     }
 
-    private readonly record struct Held(uint Token, ushort Descriptors, bool IsInFlight);
+    private readonly record struct Held(uint Token, ushort Descriptors, bool IsInFlight, ulong Order);
 }

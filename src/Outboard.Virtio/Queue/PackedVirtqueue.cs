@@ -1,0 +1,284 @@
+// The device's side of a packed virtqueue, virtio-v1.3 "2.8 Packed Virtqueues".
+//
+// The algorithm, with the order that each step needs. D is the device (this code), G the guest's driver.
+//
+//   Take      T1  D reads the flags of the next descriptor             acquire: T2 sees what G wrote before the flags
+//             T2  D copies the chain's descriptors, 16 bytes each      once; only the copies are used
+//   Return    R1  D writes buffers, then length and id of a used descriptor, and the flags of all but the batch's first
+//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in ring order, so
+//                                                                      it sees none of the batch before this store
+//   Call      C1  full fence                                           R2 before C2, or a call could be lost
+//             C2  D reads the driver event area
+//   Sleep     S1  D writes offset, then flags of the device event area
+//             S2  full fence                                           S1 before S3, or a kick could be lost
+//             S3  D looks at the next descriptor's flags; if it is available, do not sleep
+//
+// A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the chain's
+// number of descriptors. A chain's slot is its buffer id.
+using Outboard.Memory;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Virtio.Queue;
+
+/// <summary>The device's side of a packed virtqueue.</summary>
+internal sealed class PackedVirtqueue : Virtqueue
+{
+    private readonly bool _hasEventIndex;
+    private readonly bool _hasIndirect;
+    private readonly PackedDescriptor[] _chain;
+    private readonly ushort[] _ringCounts;
+
+    private MemoryWindow _ring;
+    private MemoryWindow _driverEvent;
+    private MemoryWindow _deviceEvent;
+
+    private PackedPosition _available;
+    private PackedPosition _used;
+    private PackedPosition _batchStart;
+    private ushort _batchFlags;
+    private bool _hasBatch;
+    private int _sinceCall;
+    private int _heldDescriptors;
+    private int _regionHint;
+    private bool _kicksSuppressed;
+
+    internal PackedVirtqueue(VringSetup setup)
+        : base(setup)
+    {
+        if (setup.Size is < 1 or > SplitRing.MaxSize)
+        {
+            Dispose();
+            throw new VringSetupException("num", $"queue size {setup.Size} is not from 1 to {SplitRing.MaxSize}");
+        }
+
+        _hasEventIndex = (setup.Features & VirtioFeatures.EventIndex) != 0;
+        _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
+        _chain = new PackedDescriptor[setup.Size];
+        _ringCounts = new ushort[setup.Size];
+        if (!TryMapRings())
+        {
+            Dispose();
+            throw new VringSetupException(
+                "addr",
+                $"the ring of queue {setup.Index} is misaligned or not in guest memory " +
+                $"(desc 0x{Addresses.Descriptors:x}, driver 0x{Addresses.Available:x}, device 0x{Addresses.Used:x})");
+        }
+
+        _available = new PackedPosition((ushort)setup.Base);
+        _used = new PackedPosition((ushort)(setup.Base >> 16));
+        if (setup.Base >> 16 == 0 && _available == PackedPosition.Start)
+        {
+            // DPDK tells the lower half only, and means both.
+            _used = _available;
+        }
+
+        if (_available.Index >= Size || _used.Index >= Size)
+        {
+            Dispose();
+            throw new VringSetupException("base", $"0x{setup.Base:x} lies outside a ring of {Size}");
+        }
+    }
+
+    public override uint Base => _available.Packed | ((uint)_used.Packed << 16);
+
+    public override bool HasUnpublished => _hasBatch;
+
+    public override bool HasAvailable => Fault == VirtqueueFault.None && _available.IsAvailable(FlagsAt(_available.Index));
+
+    public override bool TryTake(out DescriptorChain chain)
+    {
+        chain = default;
+        if (IsOverBudget || !HasAvailable)
+        {
+            return false;
+        }
+
+        VirtqueueFault fault = CopyChain(out int count, out int slot);
+        if (fault == VirtqueueFault.None)
+        {
+            fault = Translate(count, slot, out int readable, out int total);
+            if (fault == VirtqueueFault.None)
+            {
+                _available = _available.Advance(count, Size);
+                _ringCounts[slot] = (ushort)count;
+                _heldDescriptors += count;
+                chain = Hold(slot, readable, total);
+                return true;
+            }
+        }
+
+        Fault = fault;
+        return false;
+    }
+
+    public override void Publish()
+    {
+        _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
+        _hasBatch = false;
+    }
+
+    public override bool ShouldCall()
+    {
+        int count = _sinceCall;
+        if (count == 0)
+        {
+            return false;
+        }
+
+        _sinceCall = 0;
+        Interlocked.MemoryBarrier();
+        ushort flags = _driverEvent.Read<ushort>(PackedRing.EventFlagsOffset);
+        ushort wanted = _driverEvent.Read<ushort>(0);
+        return PackedRing.WantsEvent(flags, wanted, _hasEventIndex, _used, count, Size);
+    }
+
+    public override bool ArmKicks()
+    {
+        _kicksSuppressed = false;
+        if (_hasEventIndex)
+        {
+            _deviceEvent.Write(0, _available.Packed);
+            _deviceEvent.WriteRelease16(PackedRing.EventFlagsOffset, PackedRing.EventDescriptor);
+        }
+        else
+        {
+            _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventEnable);
+        }
+
+        Interlocked.MemoryBarrier();
+        return HasAvailable;
+    }
+
+    public override void SuppressKicks()
+    {
+        if (!_kicksSuppressed)
+        {
+            _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventDisable);
+            _kicksSuppressed = true;
+        }
+    }
+
+    private protected override bool TryMapRings() =>
+        Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring) && _ring.IsAligned(16)
+        && Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent) && _driverEvent.IsAligned(4)
+        && Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent) && _deviceEvent.IsAligned(4);
+
+    private protected override void PutUsed(int slot, uint written)
+    {
+        uint offset = _used.Index * PackedRing.DescriptorBytes;
+        ushort flags = (ushort)(_used.UsedFlags | (written > 0 ? SplitRing.Write : 0));
+        _ring.Write(offset + PackedRing.LengthOffset, written);
+        _ring.Write(offset + PackedRing.IdOffset, (ushort)slot);
+        if (_hasBatch)
+        {
+            _ring.Write(offset + PackedRing.FlagsOffset, flags);
+        }
+        else
+        {
+            _hasBatch = true;
+            _batchStart = _used;
+            _batchFlags = flags;
+        }
+
+        int count = _ringCounts[slot];
+        _used = _used.Advance(count, Size);
+        _sinceCall += count;
+        _heldDescriptors -= count;
+    }
+
+    private ushort FlagsAt(ushort index) =>
+        _ring.ReadAcquire16((index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset);
+
+    /// <summary>Copies the descriptors of the next chain; the last one's id is the slot.</summary>
+    private VirtqueueFault CopyChain(out int count, out int slot)
+    {
+        uint index = _available.Index;
+        slot = 0;
+        for (count = 0; count < Size - _heldDescriptors;)
+        {
+            PackedDescriptor descriptor = _ring.Read<PackedDescriptor>(index * PackedRing.DescriptorBytes);
+            _chain[count++] = descriptor;
+            if ((descriptor.Flags & SplitRing.Next) == 0)
+            {
+                slot = descriptor.Id;
+                return slot >= Size ? VirtqueueFault.HeadOutOfRange
+                    : IsHeld(slot) ? VirtqueueFault.HeadInFlight
+                    : VirtqueueFault.None;
+            }
+
+            index = index + 1 == (uint)Size ? 0 : index + 1;
+        }
+
+        return VirtqueueFault.ChainTooLong;
+    }
+
+    private VirtqueueFault Translate(int count, int slot, out int readable, out int total)
+    {
+        readable = -1;
+        total = 0;
+        VirtqueueFault fault = VirtqueueFault.None;
+        for (int i = 0; i < count && fault == VirtqueueFault.None; i++)
+        {
+            ref readonly PackedDescriptor descriptor = ref _chain[i];
+            fault = (descriptor.Flags & SplitRing.Indirect) != 0
+                ? TranslateIndirect(in descriptor, slot, ref readable, ref total)
+                : Append(descriptor.Address, descriptor.Length, descriptor.Flags, slot, ref readable, ref total);
+        }
+
+        readable = readable < 0 ? total : readable;
+        return fault;
+    }
+
+    /// <summary>An indirect table: all its entries belong to the chain, in order; NEXT has no meaning there.</summary>
+    private VirtqueueFault TranslateIndirect(in PackedDescriptor descriptor, int slot, ref int readable, ref int total)
+    {
+        if (!_hasIndirect)
+        {
+            return VirtqueueFault.IndirectNotNegotiated;
+        }
+
+        if ((descriptor.Flags & SplitRing.Next) != 0)
+        {
+            return VirtqueueFault.IndirectMisplaced;
+        }
+
+        uint entries = descriptor.Length / PackedRing.DescriptorBytes;
+        if (entries == 0 || entries > Math.Max(Size, MaxIndirectDescriptors)
+            || descriptor.Length % PackedRing.DescriptorBytes != 0)
+        {
+            return VirtqueueFault.IndirectTableSize;
+        }
+
+        if (!Memory.TryGetWindow(descriptor.Address, descriptor.Length, out MemoryWindow table))
+        {
+            return VirtqueueFault.IndirectTableOutsideMemory;
+        }
+
+        VirtqueueFault fault = VirtqueueFault.None;
+        for (uint i = 0; i < entries && fault == VirtqueueFault.None; i++)
+        {
+            PackedDescriptor entry = table.Read<PackedDescriptor>(i * PackedRing.DescriptorBytes);
+            fault = (entry.Flags & SplitRing.Indirect) != 0
+                ? VirtqueueFault.IndirectMisplaced
+                : Append(entry.Address, entry.Length, entry.Flags, slot, ref readable, ref total);
+        }
+
+        return fault;
+    }
+
+    private VirtqueueFault Append(ulong address, uint length, ushort flags, int slot, ref int readable, ref int total)
+    {
+        if ((flags & SplitRing.Write) != 0)
+        {
+            readable = readable < 0 ? total : readable;
+        }
+        else if (readable >= 0)
+        {
+            return VirtqueueFault.ReadableAfterWritable;
+        }
+
+        return TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint)
+            ? VirtqueueFault.None
+            : VirtqueueFault.BufferOutsideMemory;
+    }
+}

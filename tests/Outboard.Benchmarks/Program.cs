@@ -1,0 +1,37 @@
+// Micro-benchmarks of the data path's parts, for studying them: dotnet run -c Release --project tests/Outboard.Benchmarks
+// (with --job short for a quick look). Not part of the tests; what the parts may allocate is: see budget.json.
+using BenchmarkDotNet.Attributes;
+using BenchmarkDotNet.Running;
+using Outboard.Benchmarks;
+using Outboard.Benchmarks.Bodies;
+
+BenchmarkSwitcher.FromAssembly(typeof(DataPath).Assembly).Run(args);
+
+namespace Outboard.Benchmarks
+{
+    /// <summary>One measured operation of each body.</summary>
+    [MemoryDiagnoser]
+    public class DataPath
+    {
+        private BenchmarkBody? _body;
+
+        /// <summary>The names of all bodies.</summary>
+        public static IEnumerable<string> Names => BenchmarkBody.All.Keys;
+
+        /// <summary>The body that is measured.</summary>
+        [ParamsSource(nameof(Names))]
+        public string Body { get; set; } = string.Empty;
+
+        /// <summary>Makes the body.</summary>
+        [GlobalSetup]
+        public void Setup() => _body = BenchmarkBody.All[Body]();
+
+        /// <summary>Frees the body.</summary>
+        [GlobalCleanup]
+        public void Cleanup() => _body?.Dispose();
+
+        /// <summary>The measured operations.</summary>
+        [Benchmark(OperationsPerInvoke = BenchmarkBody.Operations)]
+        public void Run() => _body!.Run();
+    }
+}
