@@ -90,7 +90,8 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             await OpenBackendChannelAsync(cancellation).ConfigureAwait(false);
         }
 
-        ulong accepted = OfferedFeatures & _options.Features;
+        ulong wanted = _options.Features | (_options.UsePacked ? VirtioFeatures.RingPacked : 0);
+        ulong accepted = OfferedFeatures & wanted;
         await SetFeaturesAsync(accepted | (OfferedFeatures & VirtioFeatures.ProtocolFeatures), cancellation).ConfigureAwait(false);
     }
 

@@ -15,8 +15,12 @@ public sealed record VhostUserFrontendOptions
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status;
 
-    /// <summary>Virtio features to accept, of those offered.</summary>
-    public ulong Features { get; init; } = ~(VirtioFeatures.Reserved & ~VirtioFeatures.OfferedByRings);
+    /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
+    public ulong Features { get; init; } =
+        ~VirtioFeatures.Reserved | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex;
+
+    /// <summary>Whether rings are packed, when the back-end has them.</summary>
+    public bool UsePacked { get; init; }
 
     /// <summary>Whether chains use indirect tables, when the back-end has them.</summary>
     public bool UseIndirect { get; init; }

@@ -24,7 +24,7 @@ public sealed class DriverQueueBody : BenchmarkBody
     /// <inheritdoc/>
     public override void Run()
     {
-        SplitDriverQueue ring = _link.Ring;
+        DriverQueue ring = _link.Ring;
         for (int done = 0; done < Operations; done += Batch)
         {
             for (uint i = 0; i < Batch; i++)

@@ -48,7 +48,7 @@ public sealed class ParallelTests
             {
                 using FrontendQueue queue = await frontend.StartQueueAsync(i, 16, memory);
                 EchoAll(queue, memory, number);
-                Assert.Equal(RequestsOfEach, await frontend.StopQueueAsync(queue));
+                Assert.Equal((uint)RequestsOfEach, await frontend.StopQueueAsync(queue));
             }
         }
     }

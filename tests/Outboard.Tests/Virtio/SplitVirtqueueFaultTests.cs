@@ -277,7 +277,7 @@ public sealed class SplitVirtqueueFaultTests : IDisposable
             Index = 0,
             Size = size,
             Addresses = good.Addresses,
-            AvailableIndex = 0,
+            Base = 0,
             Features = good.Features,
             Memory = good.Memory,
         };
@@ -303,7 +303,7 @@ public sealed class SplitVirtqueueFaultTests : IDisposable
                 good.Addresses.Descriptors + descriptors,
                 good.Addresses.Available + available,
                 used > 4096 ? _ring.Memory.GuestAddress + (4 << 20) - 64 : good.Addresses.Used + used),
-            AvailableIndex = 0,
+            Base = 0,
             Features = good.Features,
             Memory = good.Memory,
         };
@@ -319,7 +319,7 @@ public sealed class SplitVirtqueueFaultTests : IDisposable
     /// <summary>The fault is this one; from then on nothing is taken, whatever the driver does.</summary>
     private void Expect(Virtqueue queue, VirtqueueFault fault)
     {
-        ushort index = queue.AvailableIndex;
+        uint index = queue.Base;
         Assert.False(queue.TryTake(out _));
         Assert.Equal(fault, queue.Fault);
         Assert.False(queue.HasAvailable);
@@ -329,6 +329,6 @@ public sealed class SplitVirtqueueFaultTests : IDisposable
         Assert.False(queue.ArmKicks());
         queue.SuppressKicks();
         Assert.Equal(fault, queue.Fault);
-        Assert.Equal(index, queue.AvailableIndex);
+        Assert.Equal(index, queue.Base);
     }
 }

@@ -78,7 +78,7 @@ public sealed class SplitVirtqueuePropertyTests
             }
         }
 
-        Assert.Equal((ushort)next, device.AvailableIndex);
+        Assert.Equal((ushort)next, device.Base);
     }
 
     [Theory]
@@ -102,7 +102,7 @@ public sealed class SplitVirtqueuePropertyTests
             queue.Publish();
             Assert.Equal(((uint)(i % 8), (uint)i), ring.Used(used + i));
             Assert.Equal((ushort)(used + i + 1), ring.UsedIndex);
-            Assert.Equal((ushort)(available + i + 1), queue.AvailableIndex);
+            Assert.Equal((ushort)(available + i + 1), queue.Base);
         }
     }
 
@@ -182,7 +182,7 @@ public sealed class SplitVirtqueuePropertyTests
         Index = driver.Index,
         Size = driver.Size,
         Addresses = driver.Addresses,
-        AvailableIndex = driver.AvailableIndex,
+        Base = driver.InitialBase,
         Features = features,
         Memory = regions ?? memory.Memory,
     };

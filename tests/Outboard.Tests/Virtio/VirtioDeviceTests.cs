@@ -71,7 +71,7 @@ public sealed class VirtioDeviceTests
             Index = index,
             Size = size,
             Addresses = ring.Addresses,
-            AvailableIndex = 0,
+            Base = 0,
             Features = VirtioFeatures.Version1,
             Memory = memory.Memory,
         };

@@ -84,7 +84,7 @@ public sealed class FrontendReplyTests
     public async Task Ring_base_of_another_size_ends_the_connection(int size)
     {
         await using ScriptedBackend backend = new();
-        Task<ushort> asking = backend.Frontend.GetVringBaseAsync(1, Token);
+        Task<uint> asking = backend.Frontend.GetVringBaseAsync(1, Token);
         await backend.ExpectAsync(FrontendRequest.GetVringBase);
         await backend.ReplyAsync(FrontendRequest.GetVringBase, new byte[size]);
         ProtocolException error = await Assert.ThrowsAsync<ProtocolException>(() => asking);
@@ -97,7 +97,7 @@ public sealed class FrontendReplyTests
     public async Task Ring_base_of_another_ring_or_out_of_range_ends_the_connection(uint index, uint num)
     {
         await using ScriptedBackend backend = new();
-        Task<ushort> asking = backend.Frontend.GetVringBaseAsync(1, Token);
+        Task<uint> asking = backend.Frontend.GetVringBaseAsync(1, Token);
         await backend.ExpectAsync(FrontendRequest.GetVringBase);
         await backend.ReplyAsync(FrontendRequest.GetVringBase, WirePeer.Bytes(new VringStatePayload(index, num)));
         ProtocolException error = await Assert.ThrowsAsync<ProtocolException>(() => asking);

@@ -79,7 +79,7 @@ internal sealed class RawRing : IDisposable
         Index = 0,
         Size = Size,
         Addresses = new VringAddresses(_table.GuestAddress, _available.GuestAddress, _used.GuestAddress),
-        AvailableIndex = availableIndex,
+        Base = availableIndex,
         Features = Features,
         Memory = memory ?? Memory.Memory,
     };

@@ -48,7 +48,7 @@ public sealed class ResubmitTests : IDisposable
         Assert.Equal([2u], CollectAll());
         dead.Dispose();
 
-        ushort start = _ring.ResubmitInFlight();
+        ushort start = (ushort)_ring.ResubmitInFlight();
         using Virtqueue successor = Device(start);
         while (successor.TryTake(out DescriptorChain chain))
         {
