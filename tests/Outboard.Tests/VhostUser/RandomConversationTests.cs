@@ -52,10 +52,14 @@ public sealed class RandomConversationTests : BackendTest
             }
 
             await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, []);
-            while ((await peer.ReceiveAsync()).Request != (uint)FrontendRequest.GetFeatures)
+            WireMessage answer;
+            do
             {
                 // Answers and refusals.
+                answer = await peer.ReceiveAsync();
+                Array.ForEach(answer.Descriptors, descriptor => Rig.Own(descriptor));
             }
+            while (answer.Request != (uint)FrontendRequest.GetFeatures);
         }
         catch (Exception error) when (error is IOException or Xunit.Sdk.TrueException)
         {
@@ -81,6 +85,8 @@ public sealed class RandomConversationTests : BackendTest
             FrontendRequest.SetMemTable =>
                 [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. WirePeer.Bytes(RawRing.Describe(ring.Memory).Region)],
             FrontendRequest.GetConfig or FrontendRequest.SetConfig => [.. WirePeer.Bytes(new ConfigPayload(8, 1, 0)), 1],
+            FrontendRequest.GetInflightFd or FrontendRequest.SetInflightFd =>
+                WirePeer.Bytes(new InflightPayload(3 * 320, 0, 3, RawRing.Size, 0)),
             FrontendRequest.SetStatus => WirePeer.Bytes((ulong)random.Next(256)),
             _ => [],
         };
@@ -105,6 +111,7 @@ public sealed class RandomConversationTests : BackendTest
             FrontendRequest.SetVringCall => [ring.Call.Descriptor],
             FrontendRequest.SetVringErr => [ring.Error.Descriptor],
             FrontendRequest.AddMemReg or FrontendRequest.SetMemTable => [ring.Memory.File.Descriptor],
+            FrontendRequest.SetInflightFd => [Rig.MemoryFile()],
             FrontendRequest.SetBackendReqFd => [Rig.SocketPair().Passed],
             _ => [],
         };
