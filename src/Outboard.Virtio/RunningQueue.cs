@@ -38,7 +38,7 @@ public sealed class RunningQueue
         _enabled = links.IsEnabled;
         Id = id;
         queue.RemoteCompletion = CompleteFromAfar;
-        _handler = device.CreateHandler(new QueueContext(queue, worker, id));
+        _handler = device.CreateHandler(new QueueContext(queue, worker, id, Post));
     }
 
     /// <summary>The queue's index in its device.</summary>
@@ -237,12 +237,15 @@ public sealed class RunningQueue
         }
     }
 
-    private void CompleteFromAfar(PendingRequest request, uint written) =>
+    private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
+
+    /// <summary>Runs an action on the worker's thread, and then serves this queue: it may have completed something.</summary>
+    private void Post(Action action) =>
         _worker.Post(() =>
         {
             try
             {
-                request.Complete(written);
+                action();
             }
             catch (Exception error)
             {

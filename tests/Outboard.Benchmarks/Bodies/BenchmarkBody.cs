@@ -16,6 +16,8 @@ public abstract class BenchmarkBody : IDisposable
         ["virtqueue take, complete, publish: 3 indirect"] = () => new VirtqueueBody(descriptors: 3, isIndirect: true),
         ["driver queue add, publish, collect: 3 descriptors"] = () => new DriverQueueBody(isIndirect: false),
         ["driver queue add, publish, collect: 3 indirect"] = () => new DriverQueueBody(isIndirect: true),
+        ["both sides of a virtqueue: 3 descriptors, split"] = () => new BothSidesBody(isPacked: false),
+        ["both sides of a virtqueue: 3 descriptors, packed"] = () => new BothSidesBody(isPacked: true),
         ["block driver read, submit, collect"] = () => new BlockDriverBody(),
         ["guest memory translate: 1 region"] = () => new TranslationBody(regions: 1),
         ["guest memory translate: 8 regions, random"] = () => new TranslationBody(regions: 8),

@@ -14,12 +14,14 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
     /// <exception cref="IOException">The back-end cannot be reached, does not fit the load, or stopped.</exception>
     public async Task<LoadResult> RunAsync()
     {
+        double? distance = settings.DistanceTo < 0 || settings.Cpus.Count == 0
+            ? null : ProcessorDistance.Measure(settings.Cpus[0], settings.DistanceTo);
         LoadTarget target = await LoadTarget.ConnectAsync(settings).ConfigureAwait(false);
         await using (target.ConfigureAwait(false))
         {
             LoadResult result = settings.Verify ? Verify(target) : Measure(target);
             await target.StopAsync().ConfigureAwait(false);
-            return result;
+            return result with { CpuDistanceNs = distance };
         }
     }
 

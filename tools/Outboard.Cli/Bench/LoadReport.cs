@@ -1,8 +1,9 @@
 // A result for people, and the same for programs. The JSON is one object:
-//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, indirect,
+//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, packed, indirect,
 //   memory ("slots", "table"), cpus []            what was run
 //   capacityBytes, rangeBytes, seconds, operations, failures, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
+//   cpuDistanceNs                                                         with --distance-to
 //   latencyUs { min, mean, p50, p90, p99, p999, max }                     without --verify
 //   frontend { cpuUsPerIo, sleepsPerIo, iosPerBatch, allocatedBytes }
 //   backend { cpuUsPerIo, voluntarySwitchesPerIo, involuntarySwitchesPerIo, rssKiB, peakRssKiB }   with --backend-pid
@@ -101,6 +102,7 @@ internal static class LoadReport
         json.WriteNumber("queues", settings.QueueCount);
         json.WriteNumber("queueSize", settings.EffectiveQueueSize);
         json.WriteBoolean("eventIndex", hasEventIndex);
+        json.WriteBoolean("packed", settings.UsePacked);
         json.WriteBoolean("indirect", settings.UseIndirect);
         json.WriteString("memory", settings.UseMemoryTable ? "table" : "slots");
         json.WriteStartArray("cpus");
@@ -128,6 +130,11 @@ internal static class LoadReport
         json.WriteEndArray();
         json.WriteNumber("iops", Math.Round(result.OperationsPerSecond, 1));
         json.WriteNumber("megabytesPerSecond", Math.Round(result.MegabytesPerSecond, 2));
+        if (result.CpuDistanceNs is { } distance)
+        {
+            json.WriteNumber("cpuDistanceNs", Math.Round(distance, 1));
+        }
+
         if (result.Settings.Verify)
         {
             return;

@@ -43,6 +43,8 @@ internal sealed record LoadSettings
 
     public bool UseIndirect { get; init; }
 
+    public bool UsePacked { get; init; }
+
     public bool UseEventIndex { get; init; } = true;
 
     /// <summary>Pass memory by SET_MEM_TABLE although the back-end has memory slots.</summary>
@@ -50,6 +52,9 @@ internal sealed record LoadSettings
 
     /// <summary>Processors for the load's threads, in turn; empty leaves them to the scheduler.</summary>
     public IReadOnlyList<int> Cpus { get; init; } = [];
+
+    /// <summary>The processor whose distance from the first of <see cref="Cpus"/> is measured; -1 for none.</summary>
+    public int DistanceTo { get; init; } = -1;
 
     /// <summary>The back-end's process, whose use of resources is reported; 0 for none.</summary>
     public int BackendProcessId { get; init; }

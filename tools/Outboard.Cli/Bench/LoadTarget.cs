@@ -137,6 +137,7 @@ internal sealed class LoadTarget : IAsyncDisposable
         VhostUserFrontendOptions options = defaults with
         {
             UseIndirect = settings.UseIndirect,
+            UsePacked = settings.UsePacked,
             Features = settings.UseEventIndex ? defaults.Features : defaults.Features & ~VirtioFeatures.EventIndex,
             ProtocolFeatures = settings.UseMemoryTable
                 ? defaults.ProtocolFeatures & ~ProtocolFeatures.ConfigureMemSlots : defaults.ProtocolFeatures,
@@ -183,6 +184,11 @@ internal sealed class LoadTarget : IAsyncDisposable
         if (config.IsReadOnly && (settings.Verify || settings.ReadPercent < 100))
         {
             throw new IOException("the disk is read-only: use --read-percent=100 without --verify");
+        }
+
+        if (settings.UsePacked && (frontend.Features & VirtioFeatures.RingPacked) == 0)
+        {
+            throw new IOException("--packed: the back-end does not offer packed virtqueues");
         }
 
         if (settings.UseIndirect && (frontend.Features & VirtioFeatures.IndirectDescriptors) == 0)

@@ -34,6 +34,8 @@ public sealed class LoadGeneratorTests
     [Theory]
     [InlineData("--mode=irq", "--queues=2")]
     [InlineData("--mode=eventfd", "--indirect", "--block-size=8K")]
+    [InlineData("--packed")]
+    [InlineData("--packed", "--indirect", "--mode=poll")]
     public async Task A_good_disk_is_verified(params string[] arguments)
     {
         await using BlockRig rig = await BlockRig.ServeAsync(new MemoryDisk(DiskBytes), new BlockDeviceOptions { QueueCount = 2 });
