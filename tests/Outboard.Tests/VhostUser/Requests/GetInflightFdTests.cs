@@ -41,7 +41,8 @@ public sealed class GetInflightFdTests : RequestTest
     [InlineData(WirePeer.Features, 3, 64, 3 * 1088)]
     [InlineData(WirePeer.Features, 1, 1, 64)]
     [InlineData(WirePeer.Features | VirtioFeatures.RingPacked, 2, 128, 2 * 4160)]
-    public async Task Region_is_zero_sealed_and_as_large_as_the_rings_need(ulong features, int queues, int size, ulong bytes)
+    public async Task Region_is_zero_sealed_and_as_large_as_needed(
+        ulong features, int queues, int size, ulong bytes)
     {
         using WirePeer peer = await Rig.ConnectAsync();
         await peer.NegotiateAsync(features: features);
