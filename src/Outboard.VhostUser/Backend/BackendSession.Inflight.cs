@@ -11,6 +11,9 @@ namespace Outboard.VhostUser.Backend;
 
 internal sealed partial class BackendSession
 {
+    /// <summary>Far above what all queues of a device need, and small enough for 32-bit offsets.</summary>
+    private const ulong MaxInflightBytes = int.MaxValue;
+
     private MemoryMapping? _inflight;
     private uint _inflightStride;
     private int _inflightQueues;
@@ -61,12 +64,13 @@ internal sealed partial class BackendSession
         }
 
         ulong stride = region.MmapSizeBytes / region.QueueCount;
-        if (stride < InflightSpec.QueueBytes(IsPacked, region.QueueSize) || stride > int.MaxValue
-            || stride % sizeof(ulong) != 0)
+        if (stride < InflightSpec.QueueBytes(IsPacked, region.QueueSize) || stride % sizeof(ulong) != 0
+            || region.MmapSizeBytes > MaxInflightBytes)
         {
             throw new ProtocolException(
-                "SET_INFLIGHT_FD", "size",
-                    $"{region.MmapSizeBytes} bytes for {region.QueueCount} queues of {region.QueueSize}");
+                "SET_INFLIGHT_FD",
+                "size",
+                $"{region.MmapSizeBytes} bytes for {region.QueueCount} queues of {region.QueueSize}");
         }
 
         try

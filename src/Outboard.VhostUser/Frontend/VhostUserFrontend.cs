@@ -210,8 +210,9 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
 
         reply.Dispose();
         throw new ProtocolException(
-            row.Name, "reply", $"request {reply.Request} with flags 0x{(uint)reply.Flags:x} came instead") { IsFatal =
-                true };
+            row.Name,
+            "reply",
+            $"request {reply.Request} with flags 0x{(uint)reply.Flags:x} came instead") { IsFatal = true };
     }
 
     /// <summary>Nothing is sent or received any more.</summary>
