@@ -4,6 +4,7 @@
 // bytes once; what is read is a copy, to be validated and then used (law 6).
 // Offsets are this program's own arithmetic: one that leaves the window is a bug here, and throws.
 using System.Runtime.CompilerServices;
+using Outboard.Linux.Memory;
 
 namespace Outboard.Memory;
 
@@ -21,6 +22,19 @@ public readonly struct MemoryWindow
 
     /// <summary>Bytes in the window.</summary>
     public uint Length => _length;
+
+    /// <summary>A window onto a mapping, which its maker keeps alive.</summary>
+    public static MemoryWindow Of(MemoryMapping mapping)
+    {
+        ArgumentNullException.ThrowIfNull(mapping);
+        return new MemoryWindow(mapping.Segment.Address, checked((uint)mapping.Length));
+    }
+
+    /// <summary>A part of this window.</summary>
+    public MemoryWindow Slice(uint offset, uint length) =>
+        (ulong)offset + length <= _length
+            ? new MemoryWindow(_address + offset, length)
+            : throw new ArgumentOutOfRangeException(nameof(offset), $"{length} bytes at {offset} leave a window of {_length}");
 
     /// <summary>Whether the first byte is aligned to <paramref name="bytes"/>, a power of two.</summary>
     public bool IsAligned(uint bytes) => (_address & (bytes - 1)) == 0;
@@ -53,6 +67,17 @@ public readonly struct MemoryWindow
         Volatile.Write(ref *(ushort*)At(offset, sizeof(ushort)), value);
 
     // SAFETY: the address is made after the check that the range lies inside the window.
+    /// <summary>Writes a byte; no earlier access moves behind this one.</summary>
+    // SAFETY: At checked the bounds.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public unsafe void WriteRelease8(uint offset, byte value) => Volatile.Write(ref *At(offset, sizeof(byte)), value);
+
+    /// <summary>Writes 64 bits; no earlier access moves behind this one.</summary>
+    // SAFETY: as ReadAcquire16.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public unsafe void WriteRelease64(uint offset, ulong value) =>
+        Volatile.Write(ref *(ulong*)At(offset, sizeof(ulong)), value);
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private unsafe byte* At(uint offset, uint size)
     {

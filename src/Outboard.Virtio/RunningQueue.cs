@@ -168,12 +168,15 @@ public sealed class RunningQueue
     /// <summary>Publishes completed chains and calls the driver when it wants that.</summary>
     internal bool Flush()
     {
-        if (!_queue.HasUnpublished)
+        if (_queue.HasUnpublished)
+        {
+            _queue.Publish();
+        }
+        else if (!_queue.OwesCall)
         {
             return false;
         }
 
-        _queue.Publish();
         if (_queue.ShouldCall())
         {
             _call?.Signal();

@@ -99,6 +99,9 @@ internal sealed partial class BackendSession
             vring.Base = null;
         }
 
+        // The record belongs to rings that are no more; front-ends send another one.
+        _inflight?.Dispose();
+        _inflight = null;
         _device.Reset();
         _status = VirtioStatus.None;
         _featuresRefused = false;

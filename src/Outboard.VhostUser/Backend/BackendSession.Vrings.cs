@@ -161,6 +161,7 @@ internal sealed partial class BackendSession
             Base = BaseOf(vring),
             Features = _features,
             Memory = _memory,
+            Inflight = InflightOf(vring.Index),
         };
         QueueLinks links = new()
         {

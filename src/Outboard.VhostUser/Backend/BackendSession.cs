@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: in-flight tracking, dirty logging, post-copy, IOMMU, shared objects, device state (rows marked NotBuilt).
+// Not here: dirty logging, post-copy, IOMMU, shared objects, device state (rows marked NotBuilt).
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -25,7 +25,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
 
     private const ProtocolFeatures BuiltProtocolFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
-        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status;
+        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
+        | ProtocolFeatures.InflightShmFd;
 
     private readonly VirtioDevice _device;
     private readonly VhostUserChannel _channel;
@@ -95,6 +96,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
             region.Dispose();
         }
 
+        _inflight?.Dispose();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
         _device.Reset();
@@ -174,6 +176,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.SetBackendReqFd => await SetBackendReqFdAsync(message).ConfigureAwait(false),
         FrontendRequest.GetConfig => GetConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
+        FrontendRequest.GetInflightFd => GetInflightFd(message),
+        FrontendRequest.SetInflightFd => SetInflightFd(message),
         FrontendRequest.ResetDevice => await ResetDeviceAsync().ConfigureAwait(false),
         FrontendRequest.GetMaxMemSlots => GetMaxMemSlots(),
         FrontendRequest.AddMemReg => await AddMemRegAsync(message).ConfigureAwait(false),
@@ -187,7 +191,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     {
         if (reply.OwnPayload is { } payload)
         {
-            await SendReplyAsync(message, payload, cancellation).ConfigureAwait(false);
+            await SendReplyAsync(message, payload, cancellation, reply.Attachments).ConfigureAwait(false);
         }
         else if (message.NeedsReply && (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0)
         {
@@ -195,8 +199,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
     }
 
-    private ValueTask SendReplyAsync(VhostUserMessage request, byte[] payload, CancellationToken cancellation) =>
-        _channel.SendAsync(new VhostUserMessage(request.Request, MessageFlags.Reply, payload), cancellation);
+    private ValueTask SendReplyAsync(
+        VhostUserMessage request, byte[] payload, CancellationToken cancellation, params Attachment[] attachments) =>
+        _channel.SendAsync(new VhostUserMessage(request.Request, MessageFlags.Reply, payload, attachments), cancellation);
 
     /// <summary>Called on a worker's thread: this program broke. The session ends.</summary>
     private void OnFailed(int queue, Exception error)

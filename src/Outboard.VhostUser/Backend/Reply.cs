@@ -8,14 +8,22 @@ namespace Outboard.VhostUser.Backend;
 internal readonly struct Reply
 {
     private readonly byte[]? _payload;
+    private readonly Attachment? _attachment;
 
-    private Reply(byte[] payload) => _payload = payload;
+    private Reply(byte[] payload, Attachment? attachment = null)
+    {
+        _payload = payload;
+        _attachment = attachment;
+    }
 
     /// <summary>Done: acknowledged if the front-end asked for that.</summary>
     internal static Reply Done => default;
 
     /// <summary>The request's own reply; null when it has none.</summary>
     internal byte[]? OwnPayload => _payload;
+
+    /// <summary>What goes with it.</summary>
+    internal Attachment[] Attachments => _attachment is null ? [] : [_attachment];
 
     /// <summary>A u64.</summary>
     internal static Reply Value(ulong value) => new(VhostUserMessage.PayloadOf(value));
@@ -24,5 +32,5 @@ internal readonly struct Reply
     internal static Reply VringState(uint index, uint num) => new(VhostUserMessage.PayloadOf(new VringStatePayload(index, num)));
 
     /// <summary>These bytes.</summary>
-    internal static Reply Payload(byte[] payload) => new(payload);
+    internal static Reply Payload(byte[] payload, Attachment? attachment = null) => new(payload, attachment);
 }

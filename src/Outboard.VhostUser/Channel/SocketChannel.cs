@@ -1,6 +1,8 @@
 // A channel on a UNIX stream socket.
 using Outboard.Linux;
+using Outboard.Linux.Memory;
 using Outboard.Linux.Sockets;
+using Outboard.Memory;
 using Outboard.VhostUser.Protocol;
 
 namespace Outboard.VhostUser.Channel;
@@ -60,6 +62,14 @@ public sealed class SocketChannel : VhostUserChannel
             await _socket.SendAsync(bytes, descriptors, cancellation).ConfigureAwait(false);
         }
     }
+
+    /// <inheritdoc/>
+    public override SharedMemory CreateSharedMemory(string name, ulong sizeBytes) =>
+        new FileSharedMemory(MemFd.Create(name, sizeBytes));
+
+    /// <inheritdoc/>
+    public override Attachment Attach(SharedMemory memory) =>
+        new DescriptorAttachment(((FileSharedMemory)memory).Descriptor.Duplicate());
 
     /// <inheritdoc/>
     public override void Close() => _socket.Shutdown();

@@ -1,4 +1,6 @@
 // The seam between a session and what carries its messages: a UNIX socket, or a virtio device inside a guest.
+using Outboard.Memory;
+
 namespace Outboard.VhostUser.Channel;
 
 /// <summary>Carries messages with their attachments. One reader and one writer at a time.</summary>
@@ -13,6 +15,12 @@ public abstract class VhostUserChannel : IAsyncDisposable
     /// <summary>Sends a message and disposes it.</summary>
     /// <exception cref="IOException">The channel failed.</exception>
     public abstract ValueTask SendAsync(VhostUserMessage message, CancellationToken cancellation = default);
+
+    /// <summary>Makes shared memory that can be attached to a message on this channel: zero bytes, of fixed size.</summary>
+    public abstract SharedMemory CreateSharedMemory(string name, ulong sizeBytes);
+
+    /// <summary>Makes an attachment of shared memory that <see cref="CreateSharedMemory"/> made; the memory stays the caller's.</summary>
+    public abstract Attachment Attach(SharedMemory memory);
 
     /// <summary>Ends the channel, so that a pending receive returns null. May be called from any thread.</summary>
     public abstract void Close();

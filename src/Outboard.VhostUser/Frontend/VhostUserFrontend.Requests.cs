@@ -127,6 +127,34 @@ public sealed partial class VhostUserFrontend
         return RequestAsync(FrontendRequest.SetConfig, VhostUserMessage.PayloadOf(head, bytes.Span), cancellation);
     }
 
+    /// <summary>GET_INFLIGHT_FD: asks for a region in which the back-end records what it holds.</summary>
+    /// <exception cref="ProtocolException">The back-end gives none.</exception>
+    public async Task<InflightRegion> GetInflightFdAsync(int queueCount, int queueSize, CancellationToken cancellation = default)
+    {
+        InflightPayload wanted = new(0, 0, (ushort)queueCount, (ushort)queueSize, 0);
+        SharedMemory? memory = null;
+        ReadOnlyMemory<byte> reply = await RequestAsync(
+            FrontendRequest.GetInflightFd,
+            VhostUserMessage.PayloadOf(wanted),
+            message => memory = message.Attachments.Count == 1 ? message.Attachments[0].ToSharedMemory() : null,
+            cancellation).ConfigureAwait(false);
+        if (memory is not null && reply.Length == InflightPayload.Bytes)
+        {
+            return new InflightRegion(MemoryMarshal.Read<InflightPayload>(reply.Span), memory);
+        }
+
+        memory?.Dispose();
+        throw new ProtocolException("GET_INFLIGHT_FD", "reply", $"no region for {queueCount} queues of {queueSize}");
+    }
+
+    /// <summary>SET_INFLIGHT_FD: gives the region to the back-end, before rings start.</summary>
+    public Task SetInflightFdAsync(InflightRegion region, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(region);
+        byte[] payload = VhostUserMessage.PayloadOf(region.Layout);
+        return RequestAsync(FrontendRequest.SetInflightFd, payload, cancellation, _channel.Attach(region.Memory));
+    }
+
     /// <summary>RESET_DEVICE: stops all rings, initial device state.</summary>
     public Task ResetDeviceAsync(CancellationToken cancellation = default) =>
         RequestAsync(FrontendRequest.ResetDevice, [], cancellation);

@@ -114,8 +114,17 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
 
     /// <summary>Sends a request and awaits what answers it.</summary>
     /// <returns>The reply's payload, or an empty one when no reply is due.</returns>
+    private Task<ReadOnlyMemory<byte>> RequestAsync(
+        FrontendRequest request, byte[] payload, CancellationToken cancellation, params Attachment[] attachments) =>
+        RequestAsync(request, payload, null, cancellation, attachments);
+
+    /// <summary>As above; <paramref name="take"/> sees the reply before its attachments are closed.</summary>
     private async Task<ReadOnlyMemory<byte>> RequestAsync(
-        FrontendRequest request, byte[] payload, CancellationToken cancellation, params Attachment[] attachments)
+        FrontendRequest request,
+        byte[] payload,
+        Action<VhostUserMessage>? take,
+        CancellationToken cancellation,
+        params Attachment[] attachments)
     {
         RequestRow row = RequestTable.Frontend(request);
         await _turn.WaitAsync(cancellation).ConfigureAwait(false);
@@ -129,7 +138,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             bool acknowledged = !row.HasOwnReply && Has(ProtocolFeatures.ReplyAck);
             VhostUserMessage message = new((uint)request, acknowledged ? MessageFlags.NeedReply : 0, payload, attachments);
             ReadOnlyMemory<byte> reply =
-                await ExchangeAsync(row, message, row.HasOwnReply || acknowledged, cancellation).ConfigureAwait(false);
+                await ExchangeAsync(row, message, row.HasOwnReply || acknowledged, take, cancellation).ConfigureAwait(false);
             return acknowledged && Value(row, reply) is ulong status and not 0
                 ? throw new ProtocolException(row.Name, "reply", $"the back-end refused the request ({status})")
                 : reply;
@@ -143,7 +152,11 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     /// <summary>Sends and receives. An exchange that was begun and not finished ends the connection: a late reply would
     /// answer another request.</summary>
     private async Task<ReadOnlyMemory<byte>> ExchangeAsync(
-        RequestRow row, VhostUserMessage message, bool hasReply, CancellationToken cancellation)
+        RequestRow row,
+        VhostUserMessage message,
+        bool hasReply,
+        Action<VhostUserMessage>? take,
+        CancellationToken cancellation)
     {
         using CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         try
@@ -156,6 +169,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             }
 
             using VhostUserMessage reply = await ReceiveReplyAsync(row, limit.Token).ConfigureAwait(false);
+            take?.Invoke(reply);
             return reply.Payload;
         }
         catch (OperationCanceledException error) when (!cancellation.IsCancellationRequested)

@@ -13,7 +13,8 @@ public sealed record VhostUserFrontendOptions
     /// <summary>Protocol features to accept, of those offered.</summary>
     public ProtocolFeatures ProtocolFeatures { get; init; } =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
-        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status;
+        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
+        | ProtocolFeatures.InflightShmFd;
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =

@@ -46,6 +46,14 @@ public readonly record struct ConfigPayload(uint Offset, uint SizeBytes, uint Fl
     public const uint Migration = 1;
 }
 
+/// <summary>In-flight region: 0 mmap size u64, 8 mmap offset u64, 16 queues u16, 18 queue size u16, 20 padding u32.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct InflightPayload(ulong MmapSizeBytes, ulong MmapOffset, ushort QueueCount, ushort QueueSize, uint Padding)
+{
+    /// <summary>Bytes of the layout.</summary>
+    public const int Bytes = 24;
+}
+
 /// <summary>The u64 of SET_VRING_KICK, CALL and ERR: bits 0 to 7 the index, bit 8 no descriptor.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public readonly record struct VringDescriptorPayload(ulong Value)

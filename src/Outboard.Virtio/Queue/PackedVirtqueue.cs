@@ -16,6 +16,7 @@
 // A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the chain's
 // number of descriptors. A chain's slot is its buffer id.
 using Outboard.Memory;
+using Outboard.Virtio.Queue.Inflight;
 using Outboard.Virtio.Spec;
 
 namespace Outboard.Virtio.Queue;
@@ -27,6 +28,8 @@ internal sealed class PackedVirtqueue : Virtqueue
     private readonly bool _hasIndirect;
     private readonly PackedDescriptor[] _chain;
     private readonly ushort[] _ringCounts;
+    private readonly PackedInflight? _inflight;
+    private readonly Queue<PackedDescriptor[]> _resubmitted = new();
 
     private MemoryWindow _ring;
     private MemoryWindow _driverEvent;
@@ -77,13 +80,21 @@ internal sealed class PackedVirtqueue : Virtqueue
             Dispose();
             throw new VringSetupException("base", $"0x{setup.Base:x} lies outside a ring of {Size}");
         }
+
+        if (setup.Inflight is { } window)
+        {
+            _inflight = OpenInflight(window);
+        }
     }
 
     public override uint Base => _available.Packed | ((uint)_used.Packed << 16);
 
     public override bool HasUnpublished => _hasBatch;
 
-    public override bool HasAvailable => Fault == VirtqueueFault.None && _available.IsAvailable(FlagsAt(_available.Index));
+    public override bool OwesCall => _sinceCall > 0;
+
+    public override bool HasAvailable => Fault == VirtqueueFault.None
+        && (_resubmitted.Count > 0 || _available.IsAvailable(FlagsAt(_available.Index)));
 
     public override bool TryTake(out DescriptorChain chain)
     {
@@ -91,6 +102,11 @@ internal sealed class PackedVirtqueue : Virtqueue
         if (IsOverBudget || !HasAvailable)
         {
             return false;
+        }
+
+        if (_resubmitted.Count > 0)
+        {
+            return TryTakeAgain(out chain);
         }
 
         VirtqueueFault fault = CopyChain(out int count, out int slot);
@@ -102,6 +118,7 @@ internal sealed class PackedVirtqueue : Virtqueue
                 _available = _available.Advance(count, Size);
                 _ringCounts[slot] = (ushort)count;
                 _heldDescriptors += count;
+                Record(slot, count);
                 chain = Hold(slot, readable, total);
                 return true;
             }
@@ -115,6 +132,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     {
         _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
         _hasBatch = false;
+        _inflight?.Published();
     }
 
     public override bool ShouldCall()
@@ -184,6 +202,69 @@ internal sealed class PackedVirtqueue : Virtqueue
         _used = _used.Advance(count, Size);
         _sinceCall += count;
         _heldDescriptors -= count;
+        _inflight?.Return(slot, _used);
+    }
+
+    /// <summary>Finds what an earlier process held; the next available descriptor follows what was used or is held.</summary>
+    private PackedInflight OpenInflight(MemoryWindow window)
+    {
+        try
+        {
+            PackedInflight inflight = PackedInflight.Open(window, _ring, Size, _used, out PackedDescriptor[][]? held);
+            if (held is not null)
+            {
+                int count = held.Sum(chain => chain.Length);
+                _used = inflight.Used;
+                _available = _used.Advance(count, Size);
+                _heldDescriptors = count;
+                Array.ForEach(held, _resubmitted.Enqueue);
+            }
+
+            return inflight;
+        }
+        catch (VringSetupException)
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Takes a chain that an earlier process held, from the record's copy.</summary>
+    private bool TryTakeAgain(out DescriptorChain chain)
+    {
+        chain = default;
+        PackedDescriptor[] held = _resubmitted.Dequeue();
+        held.CopyTo(_chain, 0);
+        int slot = held[^1].Id;
+        VirtqueueFault fault = IsHeld(slot) ? VirtqueueFault.HeadInFlight : VirtqueueFault.None;
+        int readable = 0;
+        int total = 0;
+        fault = fault == VirtqueueFault.None ? Translate(held.Length, slot, out readable, out total) : fault;
+        if (fault != VirtqueueFault.None)
+        {
+            Fault = fault;
+            return false;
+        }
+
+        _ringCounts[slot] = (ushort)held.Length;
+        chain = Hold(slot, readable, total);
+        return true;
+    }
+
+    /// <summary>Records a chain as held; a batch that waits is published first, see PackedInflight.</summary>
+    private void Record(int slot, int count)
+    {
+        if (_inflight is null)
+        {
+            return;
+        }
+
+        if (_hasBatch)
+        {
+            Publish();
+        }
+
+        _inflight.Take(slot, _chain.AsSpan(0, count));
     }
 
     private ushort FlagsAt(ushort index) =>

@@ -17,6 +17,7 @@
 // request. Everything the guest wrote is read once and checked before use: a fault parks the queue.
 using System.Runtime.CompilerServices;
 using Outboard.Memory;
+using Outboard.Virtio.Queue.Inflight;
 using Outboard.Virtio.Spec;
 
 namespace Outboard.Virtio.Queue;
@@ -27,6 +28,8 @@ internal sealed class SplitVirtqueue : Virtqueue
     private readonly bool _hasEventIndex;
     private readonly bool _hasIndirect;
     private readonly uint _mask;
+    private readonly SplitInflight? _inflight;
+    private readonly Queue<ushort> _resubmitted = new();
 
     private MemoryWindow _table;
     private MemoryWindow _available;
@@ -67,19 +70,30 @@ internal sealed class SplitVirtqueue : Virtqueue
         _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
         _publishedUsed = _nextUsed;
         _calledUsed = _nextUsed;
+        if (setup.Inflight is { } window)
+        {
+            _inflight = OpenInflight(window);
+        }
     }
 
     public override uint Base => _nextAvailable;
 
     public override bool HasUnpublished => _nextUsed != _publishedUsed;
 
+    public override bool OwesCall => _publishedUsed != _calledUsed;
+
     public override bool HasAvailable =>
         Fault == VirtqueueFault.None
-        && (_nextAvailable != _seenAvailable || _available.ReadAcquire16(SplitRing.IndexOffset) != _nextAvailable);
+        && (_resubmitted.Count > 0 || _nextAvailable != _seenAvailable || _available.ReadAcquire16(SplitRing.IndexOffset) != _nextAvailable);
 
     public override bool TryTake(out DescriptorChain chain)
     {
         chain = default;
+        if (_resubmitted.Count > 0)
+        {
+            return TryTakeAgain(out chain);
+        }
+
         if (_nextAvailable == _seenAvailable && !LookForMore())
         {
             return false;
@@ -110,6 +124,7 @@ internal sealed class SplitVirtqueue : Virtqueue
 
         _regionHint = walk.Hint;
         _nextAvailable++;
+        _inflight?.Take(walk.Slot);
         chain = Hold(walk.Slot, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
         return true;
     }
@@ -117,6 +132,7 @@ internal sealed class SplitVirtqueue : Virtqueue
     public override void Publish()
     {
         _used.WriteRelease16(SplitRing.IndexOffset, _nextUsed);
+        _inflight?.Published(_nextUsed, (ushort)(_nextUsed - _publishedUsed));
         _publishedUsed = _nextUsed;
     }
 
@@ -172,6 +188,50 @@ internal sealed class SplitVirtqueue : Virtqueue
     {
         _used.Write(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)), new SplitUsedElement((uint)slot, written));
         _nextUsed++;
+        _inflight?.Return(slot);
+    }
+
+    /// <summary>Finds what an earlier process held; the next available entry follows what was used or is held.</summary>
+    private SplitInflight OpenInflight(MemoryWindow window)
+    {
+        try
+        {
+            SplitInflight inflight = SplitInflight.Open(window, Size, _nextUsed, out ushort[]? held);
+            if (held is not null)
+            {
+                _nextAvailable = (ushort)(_nextUsed + held.Length);
+                _seenAvailable = _nextAvailable;
+                Array.ForEach(held, _resubmitted.Enqueue);
+            }
+
+            return inflight;
+        }
+        catch (VringSetupException)
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Takes a chain that an earlier process held. It is recorded as held already.</summary>
+    private bool TryTakeAgain(out DescriptorChain chain)
+    {
+        chain = default;
+        if (Fault != VirtqueueFault.None || IsOverBudget)
+        {
+            return false;
+        }
+
+        ushort head = _resubmitted.Dequeue();
+        Walk walk = new() { Slot = head, Hint = _regionHint, Readable = -1 };
+        VirtqueueFault fault = Follow(_table, head, _mask + 1, isIndirect: false, ref walk);
+        if (fault != VirtqueueFault.None)
+        {
+            return Refuse(fault);
+        }
+
+        chain = Hold(head, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
+        return true;
     }
 
     private bool LookForMore()

@@ -64,6 +64,9 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Whether completed chains wait for <see cref="Publish"/>.</summary>
     public abstract bool HasUnpublished { get; }
 
+    /// <summary>Whether <see cref="ShouldCall"/> has not been asked about something that was published.</summary>
+    public abstract bool OwesCall { get; }
+
     /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
     public abstract uint Base { get; }
 

@@ -30,6 +30,9 @@ public sealed class VringSetup
     /// <summary>The negotiated features, which decide the ring's format and abilities.</summary>
     public required ulong Features { get; init; }
 
+    /// <summary>The queue's part of the in-flight region; null without tracking.</summary>
+    public MemoryWindow? Inflight { get; init; }
+
     /// <summary>Guest memory.</summary>
     public required GuestMemory Memory { get; init; }
 }

@@ -151,21 +151,22 @@ public abstract partial class BlockGuestTests
     private protected abstract Task<IBlockBackendUnderTest> StartBackendAsync(BlockBackendOptions options);
 
     [GeneratedRegex(@"^PROGRESS \d+ \d+$", RegexOptions.Multiline)]
-    private static partial Regex ProgressPattern { get; }
+    private protected static partial Regex ProgressPattern { get; }
 
-    private static BlockBackendOptions OptionsIn(TempFolder folder) => new()
+    private protected static BlockBackendOptions OptionsIn(TempFolder folder) => new()
     {
         SocketPath = folder.Combine("block.sock"),
         ImagePath = folder.CreateImage("disk.img", DiskLength),
     };
 
-    private static GuestOptions GuestWith(IBlockBackendUnderTest backend, int queueCount = 1) => new()
+    private protected static GuestOptions GuestWith(
+        IBlockBackendUnderTest backend, int queueCount = 1, string deviceOptions = "") => new()
     {
         Script = "",
         DeviceArguments =
         [
             "-chardev", $"socket,id=disk,path={backend.SocketPath},reconnect-ms=500",
-            "-device", $"vhost-user-blk-pci,chardev=disk,num-queues={queueCount}",
+            "-device", $"vhost-user-blk-pci,chardev=disk,num-queues={queueCount}{deviceOptions}",
         ],
     };
 }

@@ -6,6 +6,44 @@ namespace Outboard.InteropTests.Block;
 
 public sealed class OutboardBlockGuestTests : BlockGuestTests
 {
+    private const int Crashes = 6;
+
+    /// <summary>Killed at any moment, started again at once: nothing is lost, and nothing fails.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_file_system_outlives_many_crashes(bool isPacked)
+    {
+        using TempFolder folder = new();
+        BlockBackendOptions options = OptionsIn(folder) with { QueueCount = 2 };
+        IBlockBackendUnderTest backend = await StartBackendAsync(options);
+        try
+        {
+            string packed = isPacked ? ",packed=on" : "";
+            await using GuestVm guest = await GuestVm.StartAsync(GuestWith(backend, queueCount: 2, packed) with
+            {
+                Script = GuestOptions.ReadScript("block-crash.sh"),
+                Processors = 2,
+                Variables = new Dictionary<string, string> { ["PACKED"] = isPacked ? "1" : "0" },
+            });
+            int position = 0;
+            for (int crash = 0; crash < Crashes; crash++)
+            {
+                await guest.WaitForAsync(ProgressPattern, position);
+                position = guest.Serial.Length;
+                await backend.KillAsync();
+                await backend.DisposeAsync();
+                backend = await StartBackendAsync(options);
+            }
+
+            (await guest.FinishAsync()).RequireSuccess();
+        }
+        finally
+        {
+            await backend.DisposeAsync();
+        }
+    }
+
     private protected override async Task<IBlockBackendUnderTest> StartBackendAsync(BlockBackendOptions options) =>
         await OutboardBlockBackend.StartAsync(options);
 }

@@ -270,7 +270,12 @@ public sealed class ConversationTests : BackendTest
     {
         using WirePeer peer = await Rig.ConnectAsync();
         Transcript transcript = new(Rig, peer);
-        await transcript.PlayAsync("SET_OWNER\nSET_PROTOCOL_FEATURES 0x8209\nSET_FEATURES * 0x140000000\nGET_CONFIG * 60");
+        await transcript.PlayAsync("""
+            SET_OWNER
+            SET_PROTOCOL_FEATURES 0x8209
+            SET_FEATURES * 0x140000000
+            GET_CONFIG * 60
+            """);
     }
 
     private static uint Index(Transcript transcript) =>

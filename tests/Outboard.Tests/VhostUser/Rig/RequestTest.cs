@@ -128,8 +128,8 @@ public abstract class RequestTest : BackendTest
     }
 
     /// <summary>
-    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not (or
-    /// when the request has a reply of its own, which has no room for a refusal). The next connection is served.
+    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not
+    /// (or when the request has a reply of its own, with no room for a refusal). The next connection is served.
     /// </summary>
     private protected async Task ExpectRefusedAsync(byte[] payload, params FileDescriptor[] descriptors)
     {

@@ -26,8 +26,8 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
 
     public async Task PlayAsync(string conversation)
     {
-        string[] lines = conversation.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
-        foreach (string line in lines)
+        const StringSplitOptions trimmed = StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries;
+        foreach (string line in conversation.Split('\n', trimmed))
         {
             await SayAsync(line.Split(' ', StringSplitOptions.RemoveEmptyEntries));
         }
@@ -84,9 +84,9 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
             case FrontendRequest.AddMemReg:
                 return (WirePeer.Bytes(RawRing.Describe(_rings[0].Memory)), [_rings[0].Memory.File.Descriptor]);
             case FrontendRequest.SetMemTable:
+                byte[] region = WirePeer.Bytes(RawRing.Describe(_rings[0].Memory).Region);
                 return (
-                    [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. WirePeer.Bytes(RawRing.Describe(_rings[0].Memory).Region)],
-                    [_rings[0].Memory.File.Descriptor]);
+                    [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. region], [_rings[0].Memory.File.Descriptor]);
             case FrontendRequest.GetConfig:
                 return ([.. WirePeer.Bytes(new ConfigPayload(0, (uint)numbers[0], 0)), .. new byte[numbers[0]]], []);
             case FrontendRequest.SetBackendReqFd:

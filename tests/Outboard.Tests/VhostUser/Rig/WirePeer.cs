@@ -146,7 +146,8 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
 
     private static CancellationTokenSource Limit()
     {
-        CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        CancellationToken test = TestContext.Current.CancellationToken;
+        CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(test);
         limit.CancelAfter(Eventually.Limit);
         return limit;
     }
