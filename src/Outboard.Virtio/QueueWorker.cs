@@ -79,7 +79,9 @@ public sealed class QueueWorker : IAsyncDisposable
 
     internal bool HasFileOperations => _files is { InFlight: > 0 };
 
-    /// <summary>The failed queue that waits for the end of all file operations; until then no other queue is served.</summary>
+    /// <summary>
+    /// The failed queue that waits for the end of all file operations; until then no other queue is served.
+    /// </summary>
     internal RunningQueue? Draining { get; set; }
 
     /// <summary>Ends the thread. All queues are stopped.</summary>

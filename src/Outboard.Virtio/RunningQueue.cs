@@ -64,8 +64,8 @@ public sealed class RunningQueue
     }
 
     /// <summary>
-    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room, or a failed
-    /// queue for the end of its file operations.
+    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room,
+    /// or a failed queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
         _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
@@ -214,7 +214,9 @@ public sealed class RunningQueue
     /// <returns>Whether there is something to do by now: look again.</returns>
     internal bool Arm() => _queue.HasUnpublished || (!_parked && _queue.ArmKicks() && CanServe);
 
-    /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
+    /// <summary>
+    /// Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.
+    /// </summary>
     internal void Disarm()
     {
         if (CanServe)
@@ -289,7 +291,9 @@ public sealed class RunningQueue
 
     private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
 
-    /// <summary>Runs an action on the worker's thread, and then serves this queue: it may have completed something.</summary>
+    /// <summary>
+    /// Runs an action on the worker's thread, and then serves this queue: it may have completed something.
+    /// </summary>
     private void Post(Action action) =>
         _worker.Post(() =>
         {
