@@ -59,6 +59,7 @@ public sealed class QueueWorker : IAsyncDisposable
     private FileIoEngine? _files;
     private uint _lastId;
     private int _turns;
+    private int _first;
     private bool _stopping;
     private bool _isDisposed;
 
@@ -136,7 +137,19 @@ public sealed class QueueWorker : IAsyncDisposable
             }
 #pragma warning restore CA1031
         });
-        return done.Task;
+        return WaitAsync(done.Task);
+    }
+
+    /// <summary>Waits for what this worker's thread will bring about; fails when the thread has ended.</summary>
+    internal async Task WaitAsync(Task task)
+    {
+        await Task.WhenAny(task, _ended.Task).ConfigureAwait(false);
+        if (!task.IsCompleted)
+        {
+            throw new InvalidOperationException($"worker '{_thread.Name}' has ended", _ended.Task.Exception);
+        }
+
+        await task.ConfigureAwait(false);
     }
 
     /// <summary>Queues an action for the worker's thread; when that has ended, nobody is disturbed.</summary>
@@ -214,17 +227,17 @@ public sealed class QueueWorker : IAsyncDisposable
     private bool Turn()
     {
         bool busy = false;
-        for (int i = _active.Count - 1; i >= 0; i--)
+        int count = _active.Count;
+        _first = count == 0 ? 0 : (_first + 1) % count;
+        for (int i = 0; i < count; i++)
         {
-            RunningQueue queue = _active[i];
+            // Another queue begins each turn: they share the engine's room, and the first one finds most of it.
+            RunningQueue queue = _active[(_first + i) % count];
             busy |= queue.Serve(_window.IsPaying);
             busy |= queue.Flush();
-            if (!_queues.ContainsKey(queue.Id))
-            {
-                _active.RemoveAt(i);
-            }
         }
 
+        RemoveStopped();
         busy |= TurnFiles();
         if (++_turns >= TurnsBetweenLooks)
         {
@@ -232,6 +245,17 @@ public sealed class QueueWorker : IAsyncDisposable
         }
 
         return busy;
+    }
+
+    private void RemoveStopped()
+    {
+        for (int i = _active.Count - 1; i >= 0; i--)
+        {
+            if (!_queues.ContainsKey(_active[i].Id))
+            {
+                _active.RemoveAt(i);
+            }
+        }
     }
 
     private bool TurnFiles()

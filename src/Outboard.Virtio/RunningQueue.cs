@@ -25,6 +25,7 @@ public sealed class RunningQueue
     private bool _enabled;
     private bool _parked;
     private bool _failed;
+    private bool _isDetached;
     private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
 
@@ -56,7 +57,9 @@ public sealed class RunningQueue
     /// <summary>
     /// Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room.
     /// </summary>
-    internal bool MustPoll => _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe);
+    internal bool MustPoll => _failed
+        ? _stopping is not null || _adopting is not null
+        : _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe);
 
     internal Notifier? Kick => _links.Kick;
 
@@ -108,6 +111,7 @@ public sealed class RunningQueue
             _handler.Quiesce();
             _worker.Activate(this);
         }).ConfigureAwait(false);
+        await _worker.WaitAsync(done.Task).ConfigureAwait(false);
         return await done.Task.ConfigureAwait(false);
     }
 
@@ -128,6 +132,7 @@ public sealed class RunningQueue
             _handler.Quiesce();
             _worker.Activate(this);
         }).ConfigureAwait(false);
+        await _worker.WaitAsync(stopped.Task).ConfigureAwait(false);
         return await stopped.Task.ConfigureAwait(false);
     }
 
@@ -146,7 +151,7 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (_handler.HasBacklog)
+        if (_handler.HasBacklog && !_failed)
         {
             Retry();
         }
@@ -190,7 +195,9 @@ public sealed class RunningQueue
 
     internal bool Arm() => CanServe && _queue.ArmKicks();
 
-    /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
+    /// <summary>
+    /// Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.
+    /// </summary>
     internal void Disarm()
     {
         if (CanServe)
@@ -239,21 +246,25 @@ public sealed class RunningQueue
 
     private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
 
-    /// <summary>Runs an action on the worker's thread, and then serves this queue: it may have completed something.</summary>
-    private void Post(Action action) =>
-        _worker.Post(() =>
+    /// <summary>Runs an action of the handler, then looks at the queue: the action may have completed some.</summary>
+    private void Post(Action action) => _worker.Post(() =>
+    {
+        if (_isDetached)
         {
-            try
-            {
-                action();
-            }
-            catch (Exception error)
-            {
-                Fail(error);
-            }
+            return;
+        }
 
-            _worker.Activate(this);
-        });
+        try
+        {
+            action();
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+
+        _worker.Activate(this);
+    });
 #pragma warning restore CA1031
 
     private bool DrainEarly()
@@ -291,6 +302,7 @@ public sealed class RunningQueue
                 _queue.ArmKicks();
             }
 
+            _isDetached = true;
             _worker.Detach(this);
             _handler.Dispose();
             _queue.Dispose();
@@ -312,8 +324,12 @@ public sealed class RunningQueue
     /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
     private void Fail(Exception error)
     {
+        bool isFirst = !_failed;
         _parked = true;
         _failed = true;
-        _links.Failed?.Invoke(Index, error);
+        if (isFirst)
+        {
+            _links.Failed?.Invoke(Index, error);
+        }
     }
 }

@@ -164,7 +164,7 @@ public abstract class Virtqueue : IDisposable
 
     internal void CheckHeld(int slot, uint generation)
     {
-        if (!_slots[slot].InFlight || _slots[slot].Generation != generation)
+        if (_isDisposed || !_slots[slot].InFlight || _slots[slot].Generation != generation)
         {
             throw new InvariantException($"queue {Index}: the request in slot {slot} was completed before");
         }
