@@ -25,7 +25,7 @@ internal sealed class Report(string[][] lines, string folder)
 {
     private const string Ours = "ours";
 
-    /// <summary>Round trips of a cache line below this are near ones: runs are only compared at the same distance.</summary>
+    /// <summary>Round trips of a cache line below this are near: only runs at the same distance are compared.</summary>
     private const double NearNs = 200;
 
     private static readonly (string Place, string Mode, string Title, string File)[] s_variants =
@@ -35,14 +35,16 @@ internal sealed class Report(string[][] lines, string folder)
         ("two", "poll", "Two processors, a driver that polls", "bench-two-cpus-poll"),
     ];
 
-    private readonly Run[] _runs = [.. lines.Where(line => line is ["load", .., { Length: > 0 }] && line.Length == 13).Select(Parse)];
+    private readonly Run[] _runs = [.. lines.Where(line => line[0] == "load" && line.Length == 13).Select(Parse)];
     private readonly StringBuilder _text = new();
 
     public static double Median(IEnumerable<double> values)
     {
         double[] sorted = [.. values.Order()];
         int middle = sorted.Length / 2;
-        return sorted.Length == 0 ? 0 : sorted.Length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+        return sorted.Length == 0 ? 0
+            : sorted.Length % 2 == 1 ? sorted[middle]
+            : (sorted[middle - 1] + sorted[middle]) / 2;
     }
 
     public void Write()
@@ -71,18 +73,19 @@ internal sealed class Report(string[][] lines, string folder)
     }
 
     private static Run Parse(string[] line) => new(
-        line[1], line[2], line[3], line[4], line[5], int.Parse(line[6]), Number(line[7]), Number(line[8]), Number(line[9]),
-        Number(line[10]), Number(line[11]), Number(line[12]));
+        line[1], line[2], line[3], line[4], line[5], int.Parse(line[6]),
+        Number(line[7]), Number(line[8]), Number(line[9]), Number(line[10]), Number(line[11]), Number(line[12]));
 
     private static double Number(string text) => double.TryParse(text, out double value) ? value : 0;
 
     private IEnumerable<Comparison> Compare(string place, string mode)
     {
-        foreach (var group in _runs.Where(run => run.Place == place && run.Mode == mode).GroupBy(run => (run.Storage, run.Load)))
+        IEnumerable<Run> runs = _runs.Where(run => run.Place == place && run.Mode == mode);
+        foreach (var group in runs.GroupBy(run => (run.Storage, run.Load)))
         {
             Run[] ours = [.. group.Where(run => run.Name == Ours)];
             Run[] best = group.Where(run => run.Name != Ours).GroupBy(run => run.Name)
-                .OrderByDescending(runs => Median(runs.Select(run => run.Iops))).FirstOrDefault()?.ToArray() ?? [];
+                .OrderByDescending(those => Median(those.Select(run => run.Iops))).FirstOrDefault()?.ToArray() ?? [];
             double[] ratios =
             [
                 .. from one in ours
@@ -97,14 +100,16 @@ internal sealed class Report(string[][] lines, string folder)
         }
     }
 
-    /// <summary>The run of the other back-end that is next in time and saw the processors at the same distance.</summary>
+    /// <summary>The other back-end's run that is next in time and saw the processors at the same distance.</summary>
     private static Run? Neighbour(Run one, Run[] others) => others
-        .Where(other => other.Iops > 0 && one.Distance < NearNs == other.Distance < NearNs && Math.Abs(one.Round - other.Round) <= 1)
+        .Where(other => other.Iops > 0 && Math.Abs(one.Round - other.Round) <= 1)
+        .Where(other => one.Distance < NearNs == other.Distance < NearNs)
         .MinBy(other => Math.Abs(one.Round - other.Round));
 
     private void WriteHead()
     {
-        _text.Append("# Benchmarks\n\n`outboard block` side by side with qemu-storage-daemon, on the same file, under the same load.\n\n");
+        _text.Append("# Benchmarks\n\n`outboard block` side by side with qemu-storage-daemon, on the same file, ");
+        _text.Append("under the same load.\n\n");
         foreach (string[] line in lines.Where(line => line[0] == "info"))
         {
             _text.Append($"- {line[1]}: {(line[1] == "command" ? $"`{line[2]}`" : line[2])}\n");
@@ -114,14 +119,15 @@ internal sealed class Report(string[][] lines, string folder)
 
             How to read the figures:
 
-            - Runs alternate strictly (A B B A ...). A ratio is the median of the ratios of neighbouring runs; the smallest
-              and the largest stand beside it. Above 1, outboard is faster.
-            - IOPS are those of the median window of 10 ms in a run, so that a moment of another program's does not count.
-            - qemu-storage-daemon has an I/O thread of its own and runs once for each of its aio modes: the best one counts,
-              load by load.
-            - On one processor the ratio shows the work done for each I/O, and repeats well. On two processors it shows what
-              a guest sees; in a virtual machine waking the other processor dominates there, and pairs of runs that saw
-              the two processors at different distances are left out.
+            - Runs alternate strictly (A B B A ...). A ratio is the median of the ratios of neighbouring runs; the
+              smallest and the largest stand beside it. Above 1, outboard is faster.
+            - IOPS are those of the median window of 10 ms in a run, so that a moment of another program's does not
+              count.
+            - qemu-storage-daemon has an I/O thread of its own and runs once for each of its aio modes: the best one
+              counts, load by load.
+            - On one processor the ratio shows the work done for each I/O, and repeats well. On two processors it shows
+              what a guest sees; in a virtual machine waking the other processor dominates there, and only runs that saw
+              the two processors at the same distance are compared.
             - CPU is the back-end's processor time for each I/O.
 
             """);
@@ -143,7 +149,8 @@ internal sealed class Report(string[][] lines, string folder)
             string aio = one.Theirs[0].Name.Replace("qsd_", string.Empty).Replace("qsd", "-");
             _text.Append($"| {one.Load} | {Kilo(one.Ours)} | {Kilo(one.Theirs)} | {aio} ");
             _text.Append($"| **{one.Ratio:F2}** ({one.Ratios.Min():F2} to {one.Ratios.Max():F2}) ");
-            _text.Append($"| {Both(one, run => run.P50)} | {Both(one, run => run.P99)} | {Both(one, run => run.CpuUs)} | {one.Ratios.Length} |\n");
+            _text.Append($"| {Both(one, run => run.P50)} | {Both(one, run => run.P99)} ");
+            _text.Append($"| {Both(one, run => run.CpuUs)} | {one.Ratios.Length} |\n");
         }
     }
 
@@ -165,7 +172,8 @@ internal sealed class Report(string[][] lines, string folder)
         foreach (var start in starts)
         {
             double[] ms = [.. start.Select(line => Number(line[2]) / 1000)];
-            _text.Append($"| {start.Key} | {Median(ms):F1} | {ms.Min():F1} | {Median(start.Select(line => Number(line[3]))) / 1024:F1} |\n");
+            double mib = Median(start.Select(line => Number(line[3]))) / 1024;
+            _text.Append($"| {start.Key} | {Median(ms):F1} | {ms.Min():F1} | {mib:F1} |\n");
         }
     }
 
@@ -193,7 +201,8 @@ internal sealed class Report(string[][] lines, string folder)
         }
 
         _text.Append("\n## Cross-check with another load generator\n\n");
-        _text.Append("`qemu-img bench` on libblkio: 4 KiB sequential reads, depth 32, a file in the page cache, two processors.\n\n");
+        _text.Append("`qemu-img bench` on libblkio: 4 KiB sequential reads, depth 32, a file in the page cache, ");
+        _text.Append("two processors.\n\n");
         _text.Append("| back-end | median kIOPS | least | most |\n|---|---:|---:|---:|\n");
         foreach (var check in checks)
         {
@@ -223,7 +232,8 @@ internal static class RatioPlot
         double x(double ratio) => LabelWidth + ((Math.Log2(ratio) - least) * scale);
         int height = Top + (all.Length * RowHeight) + Bottom;
         StringBuilder svg = new();
-        svg.Append($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {height}\" font-family=\"sans-serif\" font-size=\"13\">\n");
+        svg.Append($"<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {Width} {height}\" ");
+        svg.Append("font-family=\"sans-serif\" font-size=\"13\">\n");
         svg.Append($"<rect width=\"{Width}\" height=\"{height}\" fill=\"#ffffff\"/>\n");
         svg.Append($"<text x=\"20\" y=\"28\" font-size=\"17\" fill=\"#222222\">{title}</text>\n");
         int end = height - Bottom + 6;
@@ -232,7 +242,8 @@ internal static class RatioPlot
             double at = x(Math.Pow(2, octave));
             string colour = octave == 0 ? "#444444" : "#dddddd";
             svg.Append($"<line x1=\"{at:F1}\" y1=\"{Top - 10}\" x2=\"{at:F1}\" y2=\"{end}\" stroke=\"{colour}\"/>\n");
-            svg.Append($"<text x=\"{at:F1}\" y=\"{end + 16}\" text-anchor=\"middle\" fill=\"#444444\">{Math.Pow(2, octave):0.###}</text>\n");
+            svg.Append($"<text x=\"{at:F1}\" y=\"{end + 16}\" text-anchor=\"middle\" fill=\"#444444\">");
+            svg.Append($"{Math.Pow(2, octave):0.###}</text>\n");
         }
 
         double centre = LabelWidth + ((Width - LabelWidth - RightMargin) / 2.0);
@@ -254,9 +265,13 @@ internal static class RatioPlot
         double least = x(one.Ratios.Min());
         double most = x(one.Ratios.Max());
         int middle = y + (RowHeight / 2) - 2;
-        svg.Append($"<text x=\"{LabelWidth - 10}\" y=\"{middle + 5}\" text-anchor=\"end\" fill=\"#222222\">{one.Storage}: {one.Load}</text>\n");
-        svg.Append($"<rect x=\"{from:F1}\" y=\"{y + 2}\" width=\"{length:F1}\" height=\"{RowHeight - 8}\" fill=\"{colour}\"/>\n");
-        svg.Append($"<line x1=\"{Math.Max(least, LabelWidth):F1}\" y1=\"{middle}\" x2=\"{Math.Min(most, Width - 4):F1}\" y2=\"{middle}\" stroke=\"#111111\"/>\n");
+        least = Math.Max(least, LabelWidth);
+        most = Math.Min(most, Width - 4);
+        svg.Append($"<text x=\"{LabelWidth - 10}\" y=\"{middle + 5}\" text-anchor=\"end\" fill=\"#222222\">");
+        svg.Append($"{one.Storage}: {one.Load}</text>\n");
+        svg.Append($"<rect x=\"{from:F1}\" y=\"{y + 2}\" width=\"{length:F1}\" height=\"{RowHeight - 8}\" ");
+        svg.Append($"fill=\"{colour}\"/>\n<line x1=\"{least:F1}\" y1=\"{middle}\" x2=\"{most:F1}\" y2=\"{middle}\" ");
+        svg.Append("stroke=\"#111111\"/>\n");
         double label = Math.Max(Math.Min(most, Width - RightMargin), from + length) + 6;
         svg.Append($"<text x=\"{label:F1}\" y=\"{middle + 5}\" fill=\"#222222\">{one.Ratio:F2}</text>\n");
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# bench.sh - measures "outboard block" side by side with qemu-storage-daemon, and writes docs/BENCHMARKS.md with its plots.
+# bench.sh - measures "outboard block" side by side with qemu-storage-daemon; writes docs/BENCHMARKS.md and its plots.
 #
 #   eng/bench.sh [--duration SECONDS] [--pairs N] [--folder FOLDER] [--program PATH] [--out FOLDER] [--only WHAT]
 #
@@ -8,7 +8,7 @@
 # foreign load generator (qemu-img bench, on libblkio) runs alternately, too.
 #   --duration  measured seconds of each run [0.4]        --pairs    runs of each, for each load [5]
 #   --folder    where the disk image goes [/var/tmp]      --out      where the report goes [docs]
-#   --program   the program instead of a Release build    --only     null, file, direct, start or check (may be repeated)
+#   --program   the program instead of a Release build    --only     null, file, direct, start or check, repeatedly
 # With the defaults it takes some eight minutes. Needs what eng/peers.sh needs, two processors, and 1 GiB of disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,6 +17,7 @@ export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY=
 WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30
 BACKEND_CPU=0 OTHER_CPU=1
+EXPORT=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix
 COMMAND=$(echo "eng/bench.sh $*" | sed 's/ *$//')
 
 fail() { printf 'bench: %s; remedy: %s\n' "$1" "$2" >&2; exit 1; }
@@ -87,7 +88,7 @@ start_outboard() { start ours "$PROGRAM" block "--socket-path=$WORK/ours" --quie
 # start_daemon NAME BLOCKDEV: qemu-storage-daemon with an I/O thread of its own, which is its faster way.
 start_daemon() {
   start "$1" eng/peer.sh qemu-storage-daemon --object iothread,id=thread --blockdev "$2,node-name=disk" \
-    --export "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=$WORK/$1,writable=on,iothread=thread"
+    --export "$EXPORT,addr.path=$WORK/$1,iothread=thread"
 }
 
 # The program sees one processor when it is pinned to one, and never polls then; on two processors it may know of both.
@@ -123,8 +124,9 @@ measure() {
   shift 6
   [ "$place" = one ] && cpu=$BACKEND_CPU
   pid=PID_$name
-  timeout 60 "$LOAD" bench block "--socket-path=$WORK/$name" "--mode=$mode" "--duration=$DURATION" "--warm-up=$WARM_UP" \
-    "--cpu=$cpu" "--distance-to=$BACKEND_CPU" "--backend-pid=${!pid}" --json "$@" > "$WORK/json" 2> "$WORK/errors" ||
+  timeout 60 "$LOAD" bench block "--socket-path=$WORK/$name" "--mode=$mode" "--duration=$DURATION" \
+    "--warm-up=$WARM_UP" "--cpu=$cpu" "--distance-to=$BACKEND_CPU" "--backend-pid=${!pid}" --json "$@" \
+    > "$WORK/json" 2> "$WORK/errors" ||
     { say "FAILED: $storage $place $mode $load $name: $(head -n 1 "$WORK/errors")"; return 0; }
   printf '%s\t' load "$storage" "$place" "$mode" "$load" "$name" "$round" "$(field medianWindowIops)" "$(field p50)" \
     "$(field p99)" "$(sed -n '/"backend"/,/}/s/^ *"cpuUsPerIo": \([0-9.]*\),*$/\1/p' "$WORK/json")" \
@@ -157,8 +159,9 @@ random_loads() {
 }
 
 sequential_loads() {
-  alternate "$1" "$2" "$3" "128 KiB sequential read, depth 8" --block-size=128K --queue-depth=8 --sequential
-  alternate "$1" "$2" "$3" "128 KiB sequential write, depth 8" --block-size=128K --queue-depth=8 --sequential --read-percent=0
+  local shape=(--block-size=128K --queue-depth=8 --sequential)
+  alternate "$1" "$2" "$3" "128 KiB sequential read, depth 8" "${shape[@]}"
+  alternate "$1" "$2" "$3" "128 KiB sequential write, depth 8" "${shape[@]}" --read-percent=0
 }
 
 # Polling on one processor would only wait for its end; a disk is too slow to be polled for.
@@ -193,7 +196,8 @@ cross_check() {
     [ $((round % 2)) = 1 ] || order="qsd_threads qsd_io_uring ours"
     for name in $order; do
       seconds=$(taskset -c $OTHER_CPU eng/peer.sh qemu-img bench -c $count -d 32 -s 4096 -t none --image-opts \
-        "driver=virtio-blk-vhost-user,path=$WORK/$name,cache.direct=on" | sed -n 's/.*completed in \([0-9.]*\) sec.*/\1/p')
+        "driver=virtio-blk-vhost-user,path=$WORK/$name,cache.direct=on" |
+        sed -n 's/.*completed in \([0-9.]*\) sec.*/\1/p')
       printf 'check\t%s\t%s\t%s\n' "$name" "$round" "$(awk "BEGIN { print $count / $seconds }")" >> "$RESULTS"
     done
   done
@@ -230,7 +234,7 @@ measure_start() {
     artifacts/aot/outboard block "--socket-path=$WORK/start" "--blk-file=$WORK/image" --quiet
   start_times qemu-storage-daemon eng/peer.sh qemu-storage-daemon \
     --blockdev "driver=file,filename=$WORK/image,locking=off,aio=io_uring,node-name=disk" \
-    --export "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=$WORK/start,writable=on"
+    --export "$EXPORT,addr.path=$WORK/start"
 }
 
 say "making an image of $IMAGE_MIB MiB in $WORK"

@@ -1,5 +1,6 @@
-// Micro-benchmarks of the data path's parts, for studying them: dotnet run -c Release --project tests/Outboard.Benchmarks
-// (with --job short for a quick look). Not part of the tests; what the parts may allocate is: see budget.json.
+// Micro-benchmarks of the data path's parts, for studying them:
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- --filter '*' --job short
+// Not part of the tests; what the parts may allocate is: see budget.json.
 using BenchmarkDotNet.Attributes;
 using BenchmarkDotNet.Running;
 using Outboard.Benchmarks;

@@ -18,7 +18,8 @@ public sealed class BothSidesBody : BenchmarkBody
     /// <summary>Makes both halves.</summary>
     public BothSidesBody(bool isPacked)
     {
-        ulong features = VirtioFeatures.Version1 | VirtioFeatures.EventIndex | (isPacked ? VirtioFeatures.RingPacked : 0);
+        ulong features = VirtioFeatures.Version1 | VirtioFeatures.EventIndex
+            | (isPacked ? VirtioFeatures.RingPacked : 0);
         _driver = DriverQueue.Create(0, 256, _memory, features);
         _device = Virtqueue.Create(new VringSetup
         {

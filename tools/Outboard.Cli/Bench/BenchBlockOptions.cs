@@ -46,12 +46,12 @@ internal sealed class BenchBlockOptions
         "--range", "Use this much of the disk, from its start. [default: all]");
 
     private readonly SwitchOption _verify = new(
-        "--verify", "Write all blocks, read and rewrite at random for the duration, read all; compare every block read. "
-        + "OVERWRITES the range.");
+        "--verify", "Write all blocks, read and rewrite at random for the duration, read all; compare every block "
+        + "read. OVERWRITES the range.");
 
     private readonly ValueOption<string> _mode = ValueOption.Choice(
-        "--mode", "irq: sleep, collect, re-arm, as a guest does; eventfd: sleep when nothing is there; poll: never sleep. "
-        + "[default: irq]", "irq", "eventfd", "poll");
+        "--mode", "irq: sleep, collect, re-arm, as a guest does; eventfd: sleep when nothing is there; poll: never "
+        + "sleep. [default: irq]", "irq", "eventfd", "poll");
 
     private readonly SwitchOption _indirect = new("--indirect", "Use indirect descriptors.");
 
@@ -130,7 +130,8 @@ internal sealed class BenchBlockOptions
         long size = _blockSize.Read(result) ?? 4096;
         return size % BlockConfig.SectorBytes == 0 && size <= MostBlockBytes
             ? (int)size
-            : throw new CommandLineException($"--block-size={size}: give a multiple of {BlockConfig.SectorBytes} up to 64M");
+            : throw new CommandLineException(
+                $"--block-size={size}: give a multiple of {BlockConfig.SectorBytes} up to 64M");
     }
 
     private static List<int> ReadCpus(string? text)

@@ -1,6 +1,6 @@
 // A result for people, and the same for programs. The JSON is one object:
-//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, packed, indirect,
-//   memory ("slots", "table"), cpus []            what was run
+//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex,
+//   packed, indirect, memory ("slots", "table"), cpus []                  what was run
 //   capacityBytes, rangeBytes, seconds, operations, failures, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
 //   cpuDistanceNs                                                         with --distance-to
@@ -49,7 +49,8 @@ internal static class LoadReport
         if (!result.Settings.Verify)
         {
             LatencyHistogram latency = result.Latency;
-            string percentiles = string.Concat(s_percentiles.Select(one => $"{one.Name} {Us(latency.Percentile(one.Share))}   "));
+            string percentiles = string.Concat(
+                s_percentiles.Select(one => $"{one.Name} {Us(latency.Percentile(one.Share))}   "));
             line("latency us", $"mean {Us(latency.Mean)}   {percentiles}max {Us(latency.Most)}");
         }
 
@@ -57,8 +58,8 @@ internal static class LoadReport
         line("front-end", $"{PerIo(result.FrontendCpu, ios):F2} us CPU, {result.Sleeps / ios:F3} sleeps for each I/O");
         if (result.Backend is { } backend)
         {
-            line("back-end", $"{PerIo(backend.CpuTime, ios):F2} us CPU, {backend.VoluntarySwitches / ios:F3} sleeps for each I/O, "
-                + $"{backend.ResidentKiB / 1024.0:F1} MiB of memory, {backend.PeakKiB / 1024.0:F1} at most");
+            line("back-end", $"{PerIo(backend.CpuTime, ios):F2} us CPU, {backend.VoluntarySwitches / ios:F3} sleeps "
+                + $"for each I/O, {backend.ResidentKiB / 1024.0:F1} MiB, {backend.PeakKiB / 1024.0:F1} MiB at most");
         }
 
         if (result.Settings.Verify)

@@ -13,7 +13,7 @@ internal sealed record LoadResult
     /// <summary>Whether the event index was negotiated.</summary>
     public required bool HasEventIndex { get; init; }
 
-    /// <summary>Nanoseconds that a cache line takes between the two processors and back; null when not measured.</summary>
+    /// <summary>Nanoseconds of a cache line between the two processors and back; null when not measured.</summary>
     public double? CpuDistanceNs { get; init; }
 
     public required TimeSpan Elapsed { get; init; }

@@ -1,4 +1,6 @@
 // What load is put on a block back-end.
+using System.Numerics;
+
 namespace Outboard.Cli.Bench;
 
 /// <summary>How the load waits for completions.</summary>
@@ -61,7 +63,7 @@ internal sealed record LoadSettings
 
     public bool Verify { get; init; }
 
-    /// <summary>The queue size that is used: room for every request in flight, and 256 at least as guests have.</summary>
+    /// <summary>The queue size in use: room for all requests in flight, and 256 at least as guests have.</summary>
     public int EffectiveQueueSize
     {
         get
@@ -69,7 +71,7 @@ internal sealed record LoadSettings
             const int smallest = 256;
             const int descriptorsPerRequest = 3;
             int needed = (QueueDepth + 1) * (UseIndirect ? 1 : descriptorsPerRequest);
-            return QueueSize != 0 ? QueueSize : (int)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)Math.Max(needed, smallest));
+            return QueueSize != 0 ? QueueSize : (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(needed, smallest));
         }
     }
 }

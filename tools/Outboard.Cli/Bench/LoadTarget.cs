@@ -61,7 +61,8 @@ internal sealed class LoadTarget : IAsyncDisposable
         await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
         for (int i = 0; i < settings.QueueCount; i++)
         {
-            FrontendQueue queue = await frontend.StartQueueAsync(i, settings.EffectiveQueueSize, target.Memory).ConfigureAwait(false);
+            FrontendQueue queue = await frontend
+                .StartQueueAsync(i, settings.EffectiveQueueSize, target.Memory).ConfigureAwait(false);
             target.Queues[i] = queue;
             target.Drivers[i] = new BlockDriver(queue, settings.QueueDepth, (uint)settings.BlockSize);
         }
@@ -70,8 +71,8 @@ internal sealed class LoadTarget : IAsyncDisposable
     }
 
     /// <summary>
-    /// Connects to the successor of a back-end that died, and hands it the rings: requests in flight are submitted again.
-    /// Everything that the dead one used has been collected.
+    /// Connects to the successor of a back-end that died, and hands it the rings: requests in flight are submitted
+    /// again. Everything that the dead one used has been collected.
     /// </summary>
     /// <param name="limit">How long the successor may take until it listens.</param>
     public async Task ReconnectAsync(TimeSpan limit)
@@ -83,7 +84,8 @@ internal sealed class LoadTarget : IAsyncDisposable
         if (_frontend.Features != features || config != Config)
         {
             throw new IOException(
-                $"the back-end that came back is another one: features 0x{_frontend.Features:x} instead of 0x{features:x}, "
+                "the back-end that came back is another one: "
+                + $"features 0x{_frontend.Features:x} instead of 0x{features:x}, "
                 + $"{config.CapacityBytes} bytes instead of {Config.CapacityBytes}");
         }
 
