@@ -30,10 +30,8 @@ public sealed class QueueContext
     /// </summary>
     public ulong TagPrefix { get; }
 
-    /// <summary>
-    /// Runs an action on the queue's thread, soon; from any thread. What it completes is published. Not for the way of
-    /// a request.
-    /// </summary>
+    /// <summary>Runs an action on the queue's thread, soon; from any thread. Not for the way of a request.</summary>
+    /// <remarks>What it completes is published. When the queue has been stopped meanwhile it is not run.</remarks>
     public void Post(Action action) => _post(action);
 }
 

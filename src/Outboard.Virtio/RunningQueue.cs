@@ -168,7 +168,7 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (_handler.HasBacklog)
+        if (_handler.HasBacklog && !_failed)
         {
             Retry();
         }
@@ -291,23 +291,25 @@ public sealed class RunningQueue
 
     private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
 
-    /// <summary>
-    /// Runs an action on the worker's thread, and then serves this queue: it may have completed something.
-    /// </summary>
-    private void Post(Action action) =>
-        _worker.Post(() =>
+    /// <summary>Runs an action of the handler, then looks at the queue: the action may have completed some.</summary>
+    private void Post(Action action) => _worker.Post(() =>
+    {
+        if (_isStopped)
         {
-            try
-            {
-                action();
-            }
-            catch (Exception error)
-            {
-                Fail(error);
-            }
+            return;
+        }
 
-            _worker.Activate(this);
-        });
+        try
+        {
+            action();
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+
+        _worker.Activate(this);
+    });
 #pragma warning restore CA1031
 
     private bool DrainEarly()
@@ -384,8 +386,12 @@ public sealed class RunningQueue
     /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
     internal void Fail(Exception error)
     {
+        bool isFirst = !_failed;
         _parked = true;
         _failed = true;
-        _links.Failed?.Invoke(Index, error);
+        if (isFirst)
+        {
+            _links.Failed?.Invoke(Index, error);
+        }
     }
 }

@@ -61,16 +61,23 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
 
     private void Begin(scoped in DescriptorChain chain)
     {
-        if (!chain.TryTakeHeader(out BlockRequestHeader header) || !chain.TryTakeTrailer(1, out IoSegment status))
+        if (!chain.TryTakeTrailer(1, out IoSegment status))
         {
             // Without room for a status the driver cannot be told anything.
             chain.Complete(0);
             return;
         }
 
+        bool hasHeader = chain.TryTakeHeader(out BlockRequestHeader header);
+        bool isRead = hasHeader && header.Type == BlockRequestType.In;
         ref BlockRequest request = ref _requests[chain.Slot];
-        long dataBytes = header.Type == BlockRequestType.In ? chain.Writable.Length : 0;
-        request = new BlockRequest(chain.Detach(), status, dataBytes);
+        request = new BlockRequest(chain.Detach(), status, isRead ? chain.Writable.Length : 0);
+        if (!hasHeader)
+        {
+            Finish(ref request, BlockStatus.IoError);
+            return;
+        }
+
         switch (header.Type)
         {
             case BlockRequestType.In:
