@@ -20,7 +20,9 @@ public sealed class BlockDevice : VirtioDevice
     /// <summary>Bytes of a segment.</summary>
     private const uint MaxSegmentBytes = 4 << 20;
 
-    /// <summary>Sectors of one discard or write zeroes: 1 GiB, so that one request does not keep the storage for long.</summary>
+    /// <summary>
+    /// Sectors of one discard or write zeroes: 1 GiB, so that one request does not keep the storage for long.
+    /// </summary>
     private const uint MaxRangeSectors = 1 << 21;
 
     private readonly Disk _disk;
@@ -47,7 +49,8 @@ public sealed class BlockDevice : VirtioDevice
         if (!BitOperations.IsPow2(BlockSize) || BlockSize > 4096 || disk.SizeBytes % BlockSize != 0)
         {
             throw new ArgumentException(
-                $"block size {BlockSize}: it must be a power of two from 512 to 4096 that divides the disk's {disk.SizeBytes} bytes");
+                $"block size {BlockSize}: it must be a power of two from 512 to 4096 that divides the disk's "
+                + $"{disk.SizeBytes} bytes");
         }
 
         if (Encoding.ASCII.GetByteCount(options.Serial) > BlockConfig.IdBytes)
@@ -69,8 +72,8 @@ public sealed class BlockDevice : VirtioDevice
 
     /// <inheritdoc/>
     public override ulong DeviceFeatures =>
-        BlockFeatures.SizeMax | BlockFeatures.SegMax | BlockFeatures.BlockSize | BlockFeatures.Flush | BlockFeatures.Topology
-        | BlockFeatures.ConfigWriteCache
+        BlockFeatures.SizeMax | BlockFeatures.SegMax | BlockFeatures.BlockSize | BlockFeatures.Flush
+        | BlockFeatures.Topology | BlockFeatures.ConfigWriteCache
         | (QueueCount > 1 ? BlockFeatures.MultiQueue : 0)
         | (IsReadOnly ? BlockFeatures.ReadOnly : BlockFeatures.Discard | BlockFeatures.WriteZeroes);
 

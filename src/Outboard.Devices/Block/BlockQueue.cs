@@ -69,7 +69,8 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
         }
 
         ref BlockRequest request = ref _requests[chain.Slot];
-        request = new BlockRequest(chain.Detach(), status, header.Type == BlockRequestType.In ? chain.Writable.Length : 0);
+        long dataBytes = header.Type == BlockRequestType.In ? chain.Writable.Length : 0;
+        request = new BlockRequest(chain.Detach(), status, dataBytes);
         switch (header.Type)
         {
             case BlockRequestType.In:
@@ -97,7 +98,11 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
     }
 
     private void Transfer(
-        ref BlockRequest request, scoped in DescriptorChain chain, ulong sector, DiskOperationKind kind, ReadOnlySpan<IoSegment> segments)
+        ref BlockRequest request,
+        scoped in DescriptorChain chain,
+        ulong sector,
+        DiskOperationKind kind,
+        ReadOnlySpan<IoSegment> segments)
     {
         long length = kind == DiskOperationKind.Read ? request.DataBytes : chain.Readable.Length;
         if (!_device.IsInRange(sector, length, out long offset))
@@ -161,7 +166,10 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
     }
 
     private void Start(
-        ref BlockRequest request, scoped in DescriptorChain chain, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
+        ref BlockRequest request,
+        scoped in DescriptorChain chain,
+        in DiskOperation operation,
+        ReadOnlySpan<IoSegment> segments)
     {
         int result = _disk.Start((uint)chain.Slot, in operation, segments);
         if (result != DiskQueue.Pending)

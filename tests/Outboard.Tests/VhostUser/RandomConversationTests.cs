@@ -52,10 +52,14 @@ public sealed class RandomConversationTests : BackendTest
             }
 
             await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, []);
-            while ((await peer.ReceiveAsync()).Request != (uint)FrontendRequest.GetFeatures)
+            WireMessage answer;
+            do
             {
                 // Answers and refusals.
+                answer = await peer.ReceiveAsync();
+                Array.ForEach(answer.Descriptors, descriptor => Rig.Own(descriptor));
             }
+            while (answer.Request != (uint)FrontendRequest.GetFeatures);
         }
         catch (Exception error) when (error is IOException or Xunit.Sdk.TrueException)
         {
@@ -65,7 +69,13 @@ public sealed class RandomConversationTests : BackendTest
 
     private static byte[] Payload(Random random, FrontendRequest request, RawRing ring)
     {
-        uint index = (uint)random.Next(8) switch { < 6 => (uint)ring.Index, 6 => (uint)random.Next(5), _ => uint.MaxValue };
+        uint index = random.Next(8) switch
+        {
+            < 6 => (uint)ring.Index,
+            6 => (uint)random.Next(5),
+            _ => uint.MaxValue,
+        };
+        byte[] region = WirePeer.Bytes(RawRing.Describe(ring.Memory).Region);
         byte[] payload = request switch
         {
             FrontendRequest.SetFeatures => WirePeer.Bytes(WirePeer.Features),
@@ -79,8 +89,11 @@ public sealed class RandomConversationTests : BackendTest
                 RawRing.NotifierPayload((int)index & 0xFF, random.Next(8) != 0),
             FrontendRequest.AddMemReg or FrontendRequest.RemMemReg => WirePeer.Bytes(RawRing.Describe(ring.Memory)),
             FrontendRequest.SetMemTable =>
-                [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. WirePeer.Bytes(RawRing.Describe(ring.Memory).Region)],
-            FrontendRequest.GetConfig or FrontendRequest.SetConfig => [.. WirePeer.Bytes(new ConfigPayload(8, 1, 0)), 1],
+                [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. region],
+            FrontendRequest.GetConfig or FrontendRequest.SetConfig =>
+                [.. WirePeer.Bytes(new ConfigPayload(8, 1, 0)), 1],
+            FrontendRequest.GetInflightFd or FrontendRequest.SetInflightFd =>
+                WirePeer.Bytes(new InflightPayload(3 * 320, 0, 3, RawRing.Size, 0)),
             FrontendRequest.SetStatus => WirePeer.Bytes((ulong)random.Next(256)),
             _ => [],
         };
@@ -105,6 +118,7 @@ public sealed class RandomConversationTests : BackendTest
             FrontendRequest.SetVringCall => [ring.Call.Descriptor],
             FrontendRequest.SetVringErr => [ring.Error.Descriptor],
             FrontendRequest.AddMemReg or FrontendRequest.SetMemTable => [ring.Memory.File.Descriptor],
+            FrontendRequest.SetInflightFd => [Rig.MemoryFile()],
             FrontendRequest.SetBackendReqFd => [Rig.SocketPair().Passed],
             _ => [],
         };

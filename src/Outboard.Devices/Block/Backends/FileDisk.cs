@@ -33,7 +33,8 @@ public sealed class FileDisk : Disk
 
     /// <inheritdoc/>
     public override string Description =>
-        $"{File.Path}, {SizeBytes} bytes{(IsReadOnly ? ", read-only" : string.Empty)}{(File.IsDirect ? ", direct" : string.Empty)}";
+        $"{File.Path}, {SizeBytes} bytes"
+        + (IsReadOnly ? ", read-only" : string.Empty) + (File.IsDirect ? ", direct" : string.Empty);
 
     internal BlockFile File { get; }
 
@@ -51,12 +52,15 @@ public sealed class FileDisk : Disk
             if (file.SizeBytes == 0 || file.SizeBytes % 512 != 0)
             {
                 throw new LinuxException(
-                    "open", Errno.InvalidArgument, $"{path} has {file.SizeBytes} bytes: a disk has a multiple of 512, not 0");
+                    "open",
+                    Errno.InvalidArgument,
+                    $"{path} has {file.SizeBytes} bytes: a disk has a multiple of 512, not 0");
             }
 
             if (locked && !WaitForLock(file, exclusive: !readOnly))
             {
-                throw new LinuxException("open", Errno.Busy, $"{path} is in use by another process: stop that one first");
+                throw new LinuxException(
+                    "open", Errno.Busy, $"{path} is in use by another process: stop that one first");
             }
 
             return new FileDisk(file);

@@ -173,11 +173,16 @@ internal sealed class FileDiskQueue : DiskQueue
         IoSegment zeroes = _bounces.Zeroes;
         zeroes = zeroes.Slice(0, Math.Min(zeroes.Length, operation.Length - progress.Done));
         return _context.Files.TryWrite(
-            _file, new ReadOnlySpan<IoSegment>(in zeroes), operation.Offset + progress.Done, Tag(request), operation.IsDurable);
+            _file,
+            new ReadOnlySpan<IoSegment>(in zeroes),
+            operation.Offset + progress.Done,
+            Tag(request),
+            operation.IsDurable);
     }
 
     /// <summary>Takes an engine operation's result into account.</summary>
-    /// <returns>0 when the request is done, a negative error number, or <see cref="DiskQueue.Pending"/> for one more step.</returns>
+    /// <returns>0 when the request is done, a negative error number, or <see cref="DiskQueue.Pending"/> for one more
+    /// step.</returns>
     private static int Advance(ref Progress progress, ReadOnlySpan<IoSegment> segments, int result)
     {
         ref readonly DiskOperation operation = ref progress.Operation;
