@@ -5,7 +5,7 @@
 //   Take      T1  D reads the flags of the next descriptor             acquire: T2 sees what G wrote before the flags
 //             T2  D copies the chain's descriptors, 16 bytes each      once; only the copies are used
 //   Return    R1  D writes buffers, then length and id of a used descriptor, and the flags of all but the batch's first
-//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in ring order, so
+//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in order, so
 //                                                                      it sees none of the batch before this store
 //   Call      C1  full fence                                           R2 before C2, or a call could be lost
 //             C2  D reads the driver event area
@@ -13,8 +13,8 @@
 //             S2  full fence                                           S1 before S3, or a kick could be lost
 //             S3  D looks at the next descriptor's flags; if it is available, do not sleep
 //
-// A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the chain's
-// number of descriptors. A chain's slot is its buffer id.
+// A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the
+// chain's number of descriptors. A chain's slot is its buffer id.
 using Outboard.Memory;
 using Outboard.Virtio.Queue.Inflight;
 using Outboard.Virtio.Spec;
@@ -42,18 +42,13 @@ internal sealed class PackedVirtqueue : Virtqueue
     private bool _hasBatch;
     private int _sinceCall;
     private int _heldDescriptors;
+    private ulong _chainBytes;
     private int _regionHint;
     private bool _kicksSuppressed;
 
     internal PackedVirtqueue(VringSetup setup)
         : base(setup)
     {
-        if (setup.Size is < 1 or > SplitRing.MaxSize)
-        {
-            Dispose();
-            throw new VringSetupException("num", $"queue size {setup.Size} is not from 1 to {SplitRing.MaxSize}");
-        }
-
         _hasEventIndex = (setup.Features & VirtioFeatures.EventIndex) != 0;
         _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
         _chain = new PackedDescriptor[setup.Size];
@@ -93,13 +88,14 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override bool OwesCall => _sinceCall > 0;
 
-    public override bool HasAvailable => Fault == VirtqueueFault.None
+    public override bool HasAvailable =>
+        Fault == VirtqueueFault.None && !IsOverBudget
         && (_resubmitted.Count > 0 || _available.IsAvailable(FlagsAt(_available.Index)));
 
     public override bool TryTake(out DescriptorChain chain)
     {
         chain = default;
-        if (IsOverBudget || !HasAvailable)
+        if (!HasAvailable)
         {
             return false;
         }
@@ -130,9 +126,13 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override void Publish()
     {
-        _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
-        _hasBatch = false;
-        _inflight?.Published();
+        if (_hasBatch)
+        {
+            uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
+            _ring.WriteRelease16(offset, _batchFlags);
+            _hasBatch = false;
+            _inflight?.Published();
+        }
     }
 
     public override bool ShouldCall()
@@ -152,6 +152,11 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override bool ArmKicks()
     {
+        if (Fault != VirtqueueFault.None)
+        {
+            return false;
+        }
+
         _kicksSuppressed = false;
         if (_hasEventIndex)
         {
@@ -169,17 +174,20 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override void SuppressKicks()
     {
-        if (!_kicksSuppressed)
+        if (!_kicksSuppressed && Fault == VirtqueueFault.None)
         {
             _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventDisable);
             _kicksSuppressed = true;
         }
     }
 
-    private protected override bool TryMapRings() =>
-        Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring) && _ring.IsAligned(16)
-        && Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent) && _driverEvent.IsAligned(4)
-        && Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent) && _deviceEvent.IsAligned(4);
+    private protected override bool TryMapRings()
+    {
+        bool isMapped = Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring)
+            & Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent)
+            & Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent);
+        return isMapped && _ring.IsAligned(16) && _driverEvent.IsAligned(4) && _deviceEvent.IsAligned(4);
+    }
 
     private protected override void PutUsed(int slot, uint written)
     {
@@ -205,7 +213,9 @@ internal sealed class PackedVirtqueue : Virtqueue
         _inflight?.Return(slot, _used);
     }
 
-    /// <summary>Finds what an earlier process held; the next available descriptor follows what was used or is held.</summary>
+    /// <summary>
+    /// Finds what an earlier process held; the next available descriptor follows what was used or is held.
+    /// </summary>
     private PackedInflight OpenInflight(MemoryWindow window)
     {
         try
@@ -297,6 +307,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     {
         readable = -1;
         total = 0;
+        _chainBytes = 0;
         VirtqueueFault fault = VirtqueueFault.None;
         for (int i = 0; i < count && fault == VirtqueueFault.None; i++)
         {
@@ -358,8 +369,14 @@ internal sealed class PackedVirtqueue : Virtqueue
             return VirtqueueFault.ReadableAfterWritable;
         }
 
-        return TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint)
-            ? VirtqueueFault.None
-            : VirtqueueFault.BufferOutsideMemory;
+        if (!TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint))
+        {
+            return total < SegmentTable.MaxSegments
+                ? VirtqueueFault.BufferOutsideMemory
+                : VirtqueueFault.ChainTooLong;
+        }
+
+        _chainBytes += length;
+        return _chainBytes <= MaxChainBytes ? VirtqueueFault.None : VirtqueueFault.ChainTooLong;
     }
 }

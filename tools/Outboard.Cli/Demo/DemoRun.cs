@@ -202,7 +202,7 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     {
         DemoScreen.Write(string.Empty);
         DemoScreen.Write("  4 KiB random reads and writes of a cached file, one queue, a driver that sleeps:");
-        DemoScreen.Row("depth", "read IOPS", "MB/s", "p50 us", "p99 us", "write IOPS", "MB/s", "p50 us", "p99 us");
+        DemoScreen.Row("depth", "reads/s", "MB/s", "p50 us", "p99 us", "writes/s", "MB/s", "p50 us", "p99 us");
         foreach (int depth in s_depths)
         {
             cancellation.ThrowIfCancellationRequested();

@@ -27,6 +27,8 @@ public sealed class PackedDriverQueue : DriverQueue
     private PackedPosition _batchStart;
     private ushort _batchFlags;
     private bool _hasBatch;
+    private PackedPosition _published = PackedPosition.Start;
+    private int _unpublished;
     private int _sinceKick;
 
     /// <summary>Lays a queue out in driver memory; see <see cref="DriverQueue.Create"/>.</summary>
@@ -57,7 +59,7 @@ public sealed class PackedDriverQueue : DriverQueue
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = Indirect.Length > 0 && count > 1;
+        bool isIndirect = count > 1 && count <= IndirectEntries;
         int descriptors = isIndirect ? 1 : count;
         if (count == 0 || FreeDescriptors < descriptors || _freeIdCount == 0)
         {
@@ -83,7 +85,7 @@ public sealed class PackedDriverQueue : DriverQueue
         }
 
         _held[id] = new Held(token, (ushort)descriptors, true, start);
-        _sinceKick += descriptors;
+        _unpublished += descriptors;
         FreeDescriptors -= descriptors;
         InFlight++;
         return true;
@@ -96,6 +98,9 @@ public sealed class PackedDriverQueue : DriverQueue
         {
             _ring.WriteRelease16(Offset(_batchStart) + PackedRing.FlagsOffset, _batchFlags);
             _hasBatch = false;
+            _published = _available;
+            _sinceKick += _unpublished;
+            _unpublished = 0;
         }
     }
 
@@ -112,7 +117,7 @@ public sealed class PackedDriverQueue : DriverQueue
         Interlocked.MemoryBarrier();
         ushort flags = _deviceEvent.Read<ushort>(PackedRing.EventFlagsOffset);
         ushort wanted = _deviceEvent.Read<ushort>(0);
-        return PackedRing.WantsEvent(flags, wanted, _hasEventIndex, _available, count, Size);
+        return PackedRing.WantsEvent(flags, wanted, _hasEventIndex, _published, count, Size);
     }
 
     /// <inheritdoc/>
@@ -128,7 +133,8 @@ public sealed class PackedDriverQueue : DriverQueue
         PackedDescriptor descriptor = _ring.Read<PackedDescriptor>(Offset(_used));
         if (descriptor.Id >= Size || !_held[descriptor.Id].IsInFlight)
         {
-            throw new InvalidDataException($"queue {Index}: the device returned buffer {descriptor.Id}, which it does not hold");
+            throw new InvalidDataException(
+                $"queue {Index}: the device returned buffer {descriptor.Id}, which it does not hold");
         }
 
         ref Held held = ref _held[descriptor.Id];
@@ -164,7 +170,7 @@ public sealed class PackedDriverQueue : DriverQueue
 
     /// <inheritdoc/>
     /// <remarks>
-    /// A device overwrites descriptors with used ones, so what is in flight is written anew: from where the device's used
+    /// A device overwrites descriptors with used ones, so what is in flight is written anew: from where its used
     /// side stands, chain after chain in the order of their addition, up to where the driver stands.
     /// </remarks>
     public override uint ResubmitInFlight()
@@ -186,7 +192,8 @@ public sealed class PackedDriverQueue : DriverQueue
             _held[id] = _held[id] with { Start = _available };
             foreach (PackedDescriptor descriptor in descriptors)
             {
-                Put(descriptor.Address, descriptor.Length, descriptor.Id, descriptor.Flags & ~(PackedRing.Available | PackedRing.Used));
+                int flags = descriptor.Flags & ~(PackedRing.Available | PackedRing.Used);
+                Put(descriptor.Address, descriptor.Length, descriptor.Id, flags);
             }
         }
 
@@ -231,14 +238,16 @@ public sealed class PackedDriverQueue : DriverQueue
         _available = _available.Advance(1, Size);
     }
 
-    private static void FillIndirect(Span<byte> table, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
+    private static void FillIndirect(
+        Span<byte> table, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
     {
         Span<PackedDescriptor> entries = MemoryMarshal.Cast<byte, PackedDescriptor>(table);
         for (int i = 0; i < readable.Length + writable.Length; i++)
         {
             bool isWritable = i >= readable.Length;
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
-            entries[i] = new PackedDescriptor(buffer.GuestAddress, buffer.Length, 0, isWritable ? SplitRing.Write : (ushort)0);
+            ushort flags = isWritable ? SplitRing.Write : (ushort)0;
+            entries[i] = new PackedDescriptor(buffer.GuestAddress, buffer.Length, 0, flags);
         }
     }
 

@@ -24,6 +24,7 @@ public sealed class SplitDriverQueue : DriverQueue
 
     private ushort _freeHead;
     private ushort _nextAvailable;
+    private ushort _publishedAvailable;
     private ushort _kickedAvailable;
     private ushort _nextUsed;
     private ushort _seenUsed;
@@ -68,7 +69,7 @@ public sealed class SplitDriverQueue : DriverQueue
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = Indirect.Length > 0 && count > 1;
+        bool isIndirect = count > 1 && count <= IndirectEntries;
         if (count == 0 || FreeDescriptors < (isIndirect ? 1 : count))
         {
             return false;
@@ -92,21 +93,26 @@ public sealed class SplitDriverQueue : DriverQueue
     }
 
     /// <inheritdoc/>
-    public override void Publish() => _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
+    public override void Publish()
+    {
+        _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
+        _publishedAvailable = _nextAvailable;
+    }
 
     /// <inheritdoc/>
     public override bool ShouldKick()
     {
         ushort old = _kickedAvailable;
-        if (old == _nextAvailable)
+        ushort now = _publishedAvailable;
+        if (old == now)
         {
             return false;
         }
 
-        _kickedAvailable = _nextAvailable;
+        _kickedAvailable = now;
         Interlocked.MemoryBarrier();
         return _hasEventIndex
-            ? SplitRing.Passes(_used.Read<ushort>(SplitRing.AvailableEventOffset(Size)), _nextAvailable, old)
+            ? SplitRing.Passes(_used.Read<ushort>(SplitRing.AvailableEventOffset(Size)), now, old)
             : (_used.Read<ushort>(SplitRing.FlagsOffset) & SplitRing.NoNotify) == 0;
     }
 
@@ -127,7 +133,8 @@ public sealed class SplitDriverQueue : DriverQueue
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));
         if (element.Id > _mask || !_held[element.Id].IsInFlight)
         {
-            throw new InvalidDataException($"queue {Index}: the device returned chain {element.Id}, which it does not hold");
+            throw new InvalidDataException(
+                $"queue {Index}: the device returned chain {element.Id}, which it does not hold");
         }
 
         _nextUsed++;
@@ -216,7 +223,8 @@ public sealed class SplitDriverQueue : DriverQueue
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             ushort next = _next[index];
             int flags = (isWritable ? SplitRing.Write : 0) | (--left > 0 ? SplitRing.Next : 0);
-            SplitDescriptor descriptor = new(buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
+            SplitDescriptor descriptor =
+                new(buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
             _table.Write(index * SplitRing.DescriptorBytes, descriptor);
             index = next;
         }
@@ -229,17 +237,20 @@ public sealed class SplitDriverQueue : DriverQueue
     {
         int count = readable.Length + writable.Length;
         DriverBuffer table = Indirect[head];
-        Span<SplitDescriptor> entries = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
+        Span<SplitDescriptor> entries =
+            System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
         for (int i = 0; i < count; i++)
         {
             bool isWritable = i >= readable.Length;
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             int flags = (isWritable ? SplitRing.Write : 0) | (i + 1 < count ? SplitRing.Next : 0);
-            entries[i] = new SplitDescriptor(buffer.GuestAddress, buffer.Length, (ushort)flags, (ushort)(i + 1 < count ? i + 1 : 0));
+            ushort next = (ushort)(i + 1 < count ? i + 1 : 0);
+            entries[i] = new SplitDescriptor(buffer.GuestAddress, buffer.Length, (ushort)flags, next);
         }
 
         uint bytes = (uint)count * SplitRing.DescriptorBytes;
-        _table.Write(head * SplitRing.DescriptorBytes, new SplitDescriptor(table.GuestAddress, bytes, SplitRing.Indirect, 0));
+        SplitDescriptor descriptor = new(table.GuestAddress, bytes, SplitRing.Indirect, 0);
+        _table.Write(head * SplitRing.DescriptorBytes, descriptor);
         _freeHead = _next[head];
         FreeDescriptors--;
     }

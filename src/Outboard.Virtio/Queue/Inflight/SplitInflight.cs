@@ -101,8 +101,7 @@ internal sealed class SplitInflight
 
     /// <summary>
     /// A fresh region records the ring's used index as it is now: a device may start in the middle of a ring's life,
-    /// and
-    /// a zero here would clear a chain that is held.
+    /// and a zero here would clear a chain that is held.
     /// </summary>
     private void Initialize(ushort usedIndex)
     {
