@@ -68,7 +68,9 @@ public sealed class RunningQueue
     /// or a failed queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
-        _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
+        (_handler.HasBacklog && !_failed)
+        || (_links.Kick?.Waitable is null && CanServe)
+        || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
 
