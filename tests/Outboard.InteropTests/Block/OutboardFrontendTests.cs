@@ -1,5 +1,5 @@
-// OutboardFrontendTests.cs - our own front-end, by way of "outboard bench block --verify", against a back-end that nobody
-// here wrote and against our own: every block is written, rewritten at random and compared.
+// OutboardFrontendTests.cs - our own front-end, by way of "outboard bench block --verify", against a back-end that
+// nobody here wrote and against our own: every block is written, rewritten at random and compared.
 using Outboard.InteropTests.Lab;
 using Xunit;
 

@@ -41,7 +41,8 @@ public sealed class QueueWorkerFailureTests : IAsyncDisposable
     [InlineData("Dispose")]
     public async Task A_handler_that_breaks_anywhere_can_be_stopped(string place)
     {
-        LoopDevice device = new(context => new BreakingHandler(context, context.Queue.Index == 0 ? place : "nowhere"), 2);
+        LoopDevice device = new(context =>
+            new BreakingHandler(context, context.Queue.Index == 0 ? place : "nowhere"), 2);
         await using ServedRing other = await ServedRing.StartAsync(device, _worker, index: 1);
         await using ServedRing broken = await ServedRing.StartAsync(device, _worker, index: 0);
         broken.Submit(1);

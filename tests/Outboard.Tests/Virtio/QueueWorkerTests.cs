@@ -200,7 +200,8 @@ public sealed class QueueWorkerTests : IAsyncDisposable
     [InlineData(true, Split)]
     [InlineData(false, Split)]
     [InlineData(false, Packed)]
-    public async Task A_ring_that_is_not_in_the_new_memory_is_parked_and_not_touched(bool keepsOldRegions, ulong features)
+    public async Task A_ring_that_is_not_in_the_new_memory_is_parked_and_not_touched(
+        bool keepsOldRegions, ulong features)
     {
         using DriverMemory memory = new(1 << 20);
         await using ServedRing ring = await ServedRing.StartAsync(
