@@ -280,7 +280,9 @@ public sealed class QueueWorker : IAsyncDisposable
         busy |= TurnFiles();
         if (++_turns >= TurnsBetweenLooks)
         {
-            Look(timeoutMs: 0);
+            // What is taken here is not told again: a turn that saw any event must be followed by another one, or the
+            // end of a file operation that came between TurnFiles and this look would find the worker asleep.
+            busy |= Look(timeoutMs: 0);
         }
 
         return busy;
@@ -367,7 +369,8 @@ public sealed class QueueWorker : IAsyncDisposable
     }
 
     /// <summary>Takes what epoll has.</summary>
-    private void Look(int timeoutMs)
+    /// <returns>Whether it had anything.</returns>
+    private bool Look(int timeoutMs)
     {
         _turns = 0;
         int count = _epoll.Wait(_tags, timeoutMs);
@@ -382,6 +385,8 @@ public sealed class QueueWorker : IAsyncDisposable
                 queue.OnKick();
             }
         }
+
+        return count > 0;
     }
 
     private void RunCommands()
