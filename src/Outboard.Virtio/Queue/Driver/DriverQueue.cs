@@ -15,6 +15,7 @@ public abstract class DriverQueue
         Index = index;
         Size = size;
         FreeDescriptors = size;
+        IndirectEntries = indirectEntries;
         Indirect = new DriverBuffer[indirectEntries > 0 ? size : 0];
         for (int i = 0; i < Indirect.Length; i++)
         {
@@ -43,12 +44,17 @@ public abstract class DriverQueue
     /// <summary>An indirect table for each chain; empty when none are used.</summary>
     private protected DriverBuffer[] Indirect { get; }
 
+    /// <summary>Entries of each indirect table.</summary>
+    private protected int IndirectEntries { get; }
+
     /// <summary>Lays a queue out in driver memory, in the format that was negotiated.</summary>
     /// <param name="index">The queue's index in the device.</param>
     /// <param name="size">Descriptors, up to 32768; a power of two for a split ring.</param>
     /// <param name="memory">Where the ring (and indirect tables) are allocated.</param>
     /// <param name="features">Negotiated features; RING_PACKED and EVENT_IDX are honoured.</param>
-    /// <param name="indirectEntries">Entries of the indirect table that each chain may use; 0 uses none.</param>
+    /// <param name="indirectEntries">
+    /// Entries of the indirect table that each chain may use, 0 for none; a longer chain uses descriptors of the queue.
+    /// </param>
     public static DriverQueue Create(int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0) =>
         (features & VirtioFeatures.RingPacked) != 0
             ? new PackedDriverQueue(index, size, memory, features, indirectEntries)

@@ -27,6 +27,8 @@ public sealed class PackedDriverQueue : DriverQueue
     private PackedPosition _batchStart;
     private ushort _batchFlags;
     private bool _hasBatch;
+    private PackedPosition _published = PackedPosition.Start;
+    private int _unpublished;
     private int _sinceKick;
 
     /// <summary>Lays a queue out in driver memory; see <see cref="DriverQueue.Create"/>.</summary>
@@ -57,7 +59,7 @@ public sealed class PackedDriverQueue : DriverQueue
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = Indirect.Length > 0 && count > 1;
+        bool isIndirect = count > 1 && count <= IndirectEntries;
         int descriptors = isIndirect ? 1 : count;
         if (count == 0 || FreeDescriptors < descriptors || _freeIdCount == 0)
         {
@@ -83,7 +85,7 @@ public sealed class PackedDriverQueue : DriverQueue
         }
 
         _held[id] = new Held(token, (ushort)descriptors, true, start);
-        _sinceKick += descriptors;
+        _unpublished += descriptors;
         FreeDescriptors -= descriptors;
         InFlight++;
         return true;
@@ -96,6 +98,9 @@ public sealed class PackedDriverQueue : DriverQueue
         {
             _ring.WriteRelease16(Offset(_batchStart) + PackedRing.FlagsOffset, _batchFlags);
             _hasBatch = false;
+            _published = _available;
+            _sinceKick += _unpublished;
+            _unpublished = 0;
         }
     }
 
@@ -112,7 +117,7 @@ public sealed class PackedDriverQueue : DriverQueue
         Interlocked.MemoryBarrier();
         ushort flags = _deviceEvent.Read<ushort>(PackedRing.EventFlagsOffset);
         ushort wanted = _deviceEvent.Read<ushort>(0);
-        return PackedRing.WantsEvent(flags, wanted, _hasEventIndex, _available, count, Size);
+        return PackedRing.WantsEvent(flags, wanted, _hasEventIndex, _published, count, Size);
     }
 
     /// <inheritdoc/>

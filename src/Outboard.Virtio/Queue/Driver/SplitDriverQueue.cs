@@ -24,6 +24,7 @@ public sealed class SplitDriverQueue : DriverQueue
 
     private ushort _freeHead;
     private ushort _nextAvailable;
+    private ushort _publishedAvailable;
     private ushort _kickedAvailable;
     private ushort _nextUsed;
     private ushort _seenUsed;
@@ -68,7 +69,7 @@ public sealed class SplitDriverQueue : DriverQueue
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;
-        bool isIndirect = Indirect.Length > 0 && count > 1;
+        bool isIndirect = count > 1 && count <= IndirectEntries;
         if (count == 0 || FreeDescriptors < (isIndirect ? 1 : count))
         {
             return false;
@@ -92,21 +93,26 @@ public sealed class SplitDriverQueue : DriverQueue
     }
 
     /// <inheritdoc/>
-    public override void Publish() => _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
+    public override void Publish()
+    {
+        _available.WriteRelease16(SplitRing.IndexOffset, _nextAvailable);
+        _publishedAvailable = _nextAvailable;
+    }
 
     /// <inheritdoc/>
     public override bool ShouldKick()
     {
         ushort old = _kickedAvailable;
-        if (old == _nextAvailable)
+        ushort now = _publishedAvailable;
+        if (old == now)
         {
             return false;
         }
 
-        _kickedAvailable = _nextAvailable;
+        _kickedAvailable = now;
         Interlocked.MemoryBarrier();
         return _hasEventIndex
-            ? SplitRing.Passes(_used.Read<ushort>(SplitRing.AvailableEventOffset(Size)), _nextAvailable, old)
+            ? SplitRing.Passes(_used.Read<ushort>(SplitRing.AvailableEventOffset(Size)), now, old)
             : (_used.Read<ushort>(SplitRing.FlagsOffset) & SplitRing.NoNotify) == 0;
     }
 
