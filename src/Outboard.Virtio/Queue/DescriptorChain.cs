@@ -40,6 +40,7 @@ public readonly ref struct DescriptorChain
         }
         else if (Scatter.CopyTo(segments, 0, bytes) != bytes.Length)
         {
+            header = default;
             return false;
         }
 

@@ -42,18 +42,13 @@ internal sealed class PackedVirtqueue : Virtqueue
     private bool _hasBatch;
     private int _sinceCall;
     private int _heldDescriptors;
+    private ulong _chainBytes;
     private int _regionHint;
     private bool _kicksSuppressed;
 
     internal PackedVirtqueue(VringSetup setup)
         : base(setup)
     {
-        if (setup.Size is < 1 or > SplitRing.MaxSize)
-        {
-            Dispose();
-            throw new VringSetupException("num", $"queue size {setup.Size} is not from 1 to {SplitRing.MaxSize}");
-        }
-
         _hasEventIndex = (setup.Features & VirtioFeatures.EventIndex) != 0;
         _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
         _chain = new PackedDescriptor[setup.Size];
@@ -93,13 +88,14 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override bool OwesCall => _sinceCall > 0;
 
-    public override bool HasAvailable => Fault == VirtqueueFault.None
+    public override bool HasAvailable =>
+        Fault == VirtqueueFault.None && !IsOverBudget
         && (_resubmitted.Count > 0 || _available.IsAvailable(FlagsAt(_available.Index)));
 
     public override bool TryTake(out DescriptorChain chain)
     {
         chain = default;
-        if (IsOverBudget || !HasAvailable)
+        if (!HasAvailable)
         {
             return false;
         }
@@ -130,9 +126,12 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override void Publish()
     {
-        _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
-        _hasBatch = false;
-        _inflight?.Published();
+        if (_hasBatch)
+        {
+            _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
+            _hasBatch = false;
+            _inflight?.Published();
+        }
     }
 
     public override bool ShouldCall()
@@ -152,6 +151,11 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override bool ArmKicks()
     {
+        if (Fault != VirtqueueFault.None)
+        {
+            return false;
+        }
+
         _kicksSuppressed = false;
         if (_hasEventIndex)
         {
@@ -169,17 +173,20 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override void SuppressKicks()
     {
-        if (!_kicksSuppressed)
+        if (!_kicksSuppressed && Fault == VirtqueueFault.None)
         {
             _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventDisable);
             _kicksSuppressed = true;
         }
     }
 
-    private protected override bool TryMapRings() =>
-        Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring) && _ring.IsAligned(16)
-        && Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent) && _driverEvent.IsAligned(4)
-        && Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent) && _deviceEvent.IsAligned(4);
+    private protected override bool TryMapRings()
+    {
+        bool isMapped = Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring)
+            & Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent)
+            & Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent);
+        return isMapped && _ring.IsAligned(16) && _driverEvent.IsAligned(4) && _deviceEvent.IsAligned(4);
+    }
 
     private protected override void PutUsed(int slot, uint written)
     {
@@ -297,6 +304,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     {
         readable = -1;
         total = 0;
+        _chainBytes = 0;
         VirtqueueFault fault = VirtqueueFault.None;
         for (int i = 0; i < count && fault == VirtqueueFault.None; i++)
         {
@@ -358,8 +366,14 @@ internal sealed class PackedVirtqueue : Virtqueue
             return VirtqueueFault.ReadableAfterWritable;
         }
 
-        return TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint)
-            ? VirtqueueFault.None
-            : VirtqueueFault.BufferOutsideMemory;
+        if (!TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint))
+        {
+            return total < SegmentTable.MaxSegments
+                ? VirtqueueFault.BufferOutsideMemory
+                : VirtqueueFault.ChainTooLong;
+        }
+
+        _chainBytes += length;
+        return _chainBytes <= MaxChainBytes ? VirtqueueFault.None : VirtqueueFault.ChainTooLong;
     }
 }

@@ -46,11 +46,10 @@ internal sealed class SplitVirtqueue : Virtqueue
     internal SplitVirtqueue(VringSetup setup)
         : base(setup)
     {
-        if (setup.Size is < 1 or > SplitRing.MaxSize || (setup.Size & (setup.Size - 1)) != 0)
+        if ((setup.Size & (setup.Size - 1)) != 0)
         {
             Dispose();
-            throw new VringSetupException(
-                "num", $"queue size {setup.Size} is no power of two up to {SplitRing.MaxSize}");
+            throw new VringSetupException("num", $"queue size {setup.Size} is no power of two");
         }
 
         _mask = (uint)setup.Size - 1;
@@ -84,7 +83,10 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override bool HasAvailable =>
         Fault == VirtqueueFault.None
-        && (_resubmitted.Count > 0 || _nextAvailable != _seenAvailable || _available.ReadAcquire16(SplitRing.IndexOffset) != _nextAvailable);
+        && !IsOverBudget
+        && (_resubmitted.Count > 0
+            || _nextAvailable != _seenAvailable
+            || _available.ReadAcquire16(SplitRing.IndexOffset) != _nextAvailable);
 
     public override bool TryTake(out DescriptorChain chain)
     {
@@ -154,6 +156,11 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override bool ArmKicks()
     {
+        if (Fault != VirtqueueFault.None)
+        {
+            return false;
+        }
+
         _kicksSuppressed = false;
         if (_hasEventIndex)
         {
@@ -171,18 +178,20 @@ internal sealed class SplitVirtqueue : Virtqueue
     public override void SuppressKicks()
     {
         // With the event index a stale avail_event is suppression enough: the driver kicks once in 65536 entries.
-        if (!_hasEventIndex && !_kicksSuppressed)
+        if (!_hasEventIndex && !_kicksSuppressed && Fault == VirtqueueFault.None)
         {
             _used.Write(SplitRing.FlagsOffset, SplitRing.NoNotify);
             _kicksSuppressed = true;
         }
     }
 
-    private protected override bool TryMapRings() =>
-        Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table)
-        && Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available)
-        && Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used)
-        && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
+    private protected override bool TryMapRings()
+    {
+        bool isMapped = Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table)
+            & Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available)
+            & Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used);
+        return isMapped && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
+    }
 
     private protected override void PutUsed(int slot, uint written)
     {
@@ -284,7 +293,15 @@ internal sealed class SplitVirtqueue : Virtqueue
             if (!TryAppendBuffer(
                 memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
             {
-                return VirtqueueFault.BufferOutsideMemory;
+                return walk.Count < SegmentTable.MaxSegments
+                    ? VirtqueueFault.BufferOutsideMemory
+                    : VirtqueueFault.ChainTooLong;
+            }
+
+            walk.Bytes += descriptor.Length;
+            if (walk.Bytes > MaxChainBytes)
+            {
+                return VirtqueueFault.ChainTooLong;
             }
 
             if ((descriptor.Flags & SplitRing.Next) == 0)
@@ -339,6 +356,9 @@ internal sealed class SplitVirtqueue : Virtqueue
 
         /// <summary>Segments that are readable; -1 until the first writable descriptor.</summary>
         internal int Readable;
+
+        /// <summary>Bytes of all buffers so far.</summary>
+        internal ulong Bytes;
 
         internal int Hint;
     }

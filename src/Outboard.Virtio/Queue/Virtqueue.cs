@@ -28,6 +28,11 @@ public abstract class Virtqueue : IDisposable
     /// </summary>
     public const long SegmentBudgetBytes = 8 << 20;
 
+    /// <summary>
+    /// Bytes of a chain: virtio-v1.3 "2.7.5.2 Driver Requirements: The Virtqueue Descriptor Table"; packed rings alike.
+    /// </summary>
+    private protected const ulong MaxChainBytes = 1UL << 32;
+
     private readonly SegmentTable _segments;
     private readonly ChainSlot[] _slots;
     private readonly int _ownerThread;
@@ -78,6 +83,12 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Where completions from other threads are handed to the owner; set by the queue's worker.</summary>
     internal Action<PendingRequest, uint>? RemoteCompletion { get; set; }
 
+    /// <summary>Whether nobody looks at this queue at present; set by the queue's worker.</summary>
+    internal bool IsAsleep { get; set; }
+
+    /// <summary>Called when a chain is completed while the queue is asleep: someone has to publish it.</summary>
+    internal Action? Awaken { get; set; }
+
     private protected ulong Features { get; }
 
     private protected GuestMemory Memory { get; private set; }
@@ -89,6 +100,11 @@ public abstract class Virtqueue : IDisposable
     public static Virtqueue Create(VringSetup setup)
     {
         ArgumentNullException.ThrowIfNull(setup);
+        if (setup.Size is < 1 or > SplitRing.MaxSize)
+        {
+            throw new VringSetupException("num", $"queue size {setup.Size} is not from 1 to {SplitRing.MaxSize}");
+        }
+
         return (setup.Features & VirtioFeatures.RingPacked) != 0 ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
     }
 
@@ -164,9 +180,10 @@ public abstract class Virtqueue : IDisposable
 
     internal void CheckHeld(int slot, uint generation)
     {
-        if (!_slots[slot].InFlight || _slots[slot].Generation != generation)
+        if (_isDisposed || !_slots[slot].InFlight || _slots[slot].Generation != generation)
         {
-            throw new InvariantException($"queue {Index}: the request in slot {slot} was completed before");
+            throw new InvariantException(
+                $"queue {Index}: the request in slot {slot} was completed before, or its queue is gone");
         }
     }
 
@@ -194,6 +211,10 @@ public abstract class Virtqueue : IDisposable
         _inFlight--;
         PutUsed(slot, written);
         _segments.Release(slot);
+        if (IsAsleep)
+        {
+            Awaken?.Invoke();
+        }
     }
 
     /// <summary>Drops the first bytes of the readable buffers.</summary>

@@ -19,7 +19,7 @@ public enum VirtqueueFault
     /// <summary>A descriptor's next field points outside the table.</summary>
     NextOutOfRange,
 
-    /// <summary>A chain is longer than the queue (or has a loop).</summary>
+    /// <summary>A chain is longer than the queue (or has a loop), has over 4 GiB, or lies in too many pieces.</summary>
     ChainTooLong,
 
     /// <summary>A buffer is not in guest memory.</summary>

@@ -15,6 +15,7 @@ internal sealed class RawRing : IDisposable
     internal const ulong FeatureIndirect = 1UL << 28;
     internal const ulong FeatureEventIndex = 1UL << 29;
     internal const ulong FeatureVersion1 = 1UL << 32;
+    internal const ulong FeaturePacked = 1UL << 34;
 
     private readonly DriverBuffer _table;
     private readonly DriverBuffer _available;

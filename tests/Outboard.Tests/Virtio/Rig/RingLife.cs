@@ -15,7 +15,7 @@ internal sealed class RingLife : IDisposable
 
     private readonly Random _random;
     private readonly DriverMemory _memory;
-    private readonly SplitDriverQueue _driver;
+    private readonly DriverQueue _driver;
     private readonly List<MemoryRegion> _regions = [];
     private readonly Virtqueue _device;
     private readonly DriverBuffer _pool;
@@ -35,7 +35,7 @@ internal sealed class RingLife : IDisposable
         int live = Math.Min(size, 64);
         _memory = new DriverMemory((ulong)(8 << 20));
         bool isIndirect = (features & RawRing.FeatureIndirect) != 0;
-        _driver = new SplitDriverQueue(0, size, _memory, features, isIndirect ? MaxBuffers : 0);
+        _driver = DriverQueue.Create(0, size, _memory, features, isIndirect ? MaxBuffers : 0);
         _pool = _memory.Allocate((uint)(live * MaxBuffers * BufferBytes));
         for (int i = 0; i < live * MaxBuffers; i++)
         {
@@ -43,7 +43,7 @@ internal sealed class RingLife : IDisposable
         }
 
         GuestMemory regions = Cut(_pool.GuestAddress - _memory.GuestAddress);
-        _device = Virtqueue.Create(SplitVirtqueuePropertyTests.Setup(_driver, _memory, features, regions));
+        _device = Virtqueue.Create(VirtqueuePropertyTests.Setup(_driver, _memory, features, regions));
     }
 
     public void Dispose()
