@@ -79,16 +79,25 @@ public sealed class QueueWorker : IAsyncDisposable
 
     internal bool HasFileOperations => _files is { InFlight: > 0 };
 
+    /// <summary>The failed queue that waits for the end of all file operations; until then no other queue is served.</summary>
+    internal RunningQueue? Draining { get; set; }
+
     /// <summary>Ends the thread. All queues are stopped.</summary>
     public async ValueTask DisposeAsync()
     {
         Post(() => _stopping = true);
-        await _ended.Task.ConfigureAwait(false);
-        lock (_wakeLock)
+        try
         {
-            _isDisposed = true;
-            _epoll.Dispose();
-            _wake.Dispose();
+            await _ended.Task.ConfigureAwait(false);
+        }
+        finally
+        {
+            lock (_wakeLock)
+            {
+                _isDisposed = true;
+                _epoll.Dispose();
+                _wake.Dispose();
+            }
         }
     }
 
@@ -121,14 +130,14 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <summary>Runs an action on the worker's thread.</summary>
     internal Task InvokeAsync(Action action)
     {
-        TaskCompletionSource done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Post(() =>
         {
 #pragma warning disable CA1031 // The failure belongs to the caller, who awaits it.
             try
             {
                 action();
-                done.SetResult();
+                done.SetResult(true);
             }
             catch (Exception error)
             {
@@ -136,7 +145,19 @@ public sealed class QueueWorker : IAsyncDisposable
             }
 #pragma warning restore CA1031
         });
-        return done.Task;
+        return WhileAlive(done.Task);
+    }
+
+    /// <summary>Awaits what this worker's thread will complete; fails when the thread ends before.</summary>
+    internal async Task<T> WhileAlive<T>(Task<T> task)
+    {
+        if (await Task.WhenAny(task, _ended.Task).ConfigureAwait(false) != task && !task.IsCompleted)
+        {
+            await _ended.Task.ConfigureAwait(false);
+            throw new InvariantException($"{_thread.Name} has ended");
+        }
+
+        return await task.ConfigureAwait(false);
     }
 
     /// <summary>Queues an action for the worker's thread; when that has ended, nobody is disturbed.</summary>
@@ -185,16 +206,14 @@ public sealed class QueueWorker : IAsyncDisposable
             _options.OnThreadStart?.Invoke();
             while (!_stopping)
             {
-                RunCommands();
-                if (Turn())
+                try
                 {
-                    _window.OnWork();
+                    Serve();
                 }
-                else if (!_window.ShouldLookAgain() && TrySleep())
+                catch (Exception error) when (_queues.Values.Any(queue => !queue.HasFailed))
                 {
-                    long before = Stopwatch.GetTimestamp();
-                    Look(timeoutMs: -1);
-                    _window.OnSlept(Stopwatch.GetElapsedTime(before));
+                    // Whoever threw, no queue of this thread can go on. All are parked; they can still be stopped.
+                    FailAll(error);
                 }
             }
 
@@ -209,6 +228,32 @@ public sealed class QueueWorker : IAsyncDisposable
         }
     }
 
+    private void Serve()
+    {
+        while (!_stopping)
+        {
+            RunCommands();
+            if (Turn())
+            {
+                _window.OnWork();
+            }
+            else if (!_window.ShouldLookAgain() && TrySleep())
+            {
+                long before = Stopwatch.GetTimestamp();
+                Look(timeoutMs: -1);
+                _window.OnSlept(Stopwatch.GetElapsedTime(before));
+            }
+        }
+    }
+
+    private void FailAll(Exception error)
+    {
+        foreach (RunningQueue queue in _queues.Values.Where(queue => !queue.HasFailed).ToArray())
+        {
+            queue.Fail(error);
+        }
+    }
+
     /// <summary>One turn over the active queues.</summary>
     /// <returns>Whether anything was done.</returns>
     private bool Turn()
@@ -217,7 +262,11 @@ public sealed class QueueWorker : IAsyncDisposable
         for (int i = _active.Count - 1; i >= 0; i--)
         {
             RunningQueue queue = _active[i];
-            busy |= queue.Serve(_window.IsPaying);
+            if (Draining is null || Draining == queue)
+            {
+                busy |= queue.Serve(_window.IsPaying);
+            }
+
             busy |= queue.Flush();
             if (!_queues.ContainsKey(queue.Id))
             {

@@ -25,6 +25,7 @@ public sealed class RunningQueue
     private bool _enabled;
     private bool _parked;
     private bool _failed;
+    private bool _isStopped;
     private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
 
@@ -38,11 +39,16 @@ public sealed class RunningQueue
         _enabled = links.IsEnabled;
         Id = id;
         queue.RemoteCompletion = CompleteFromAfar;
+        queue.IsAsleep = true;
+        queue.Awaken = () => _worker.Activate(this);
         _handler = device.CreateHandler(new QueueContext(queue, worker, id));
     }
 
     /// <summary>The queue's index in its device.</summary>
     public int Index => _queue.Index;
+
+    /// <summary>Whether this program broke while it served this queue.</summary>
+    internal bool HasFailed => _failed;
 
     /// <summary>Whether a kick (or what counts as one) was seen. Stays when the queue is stopped.</summary>
     public bool IsStarted => Volatile.Read(ref _started);
@@ -51,12 +57,18 @@ public sealed class RunningQueue
     internal uint Id { get; }
 
     /// <summary>Whether the worker is looking at this queue, instead of waiting for a kick.</summary>
-    internal bool IsActive { get; set; }
+    internal bool IsActive
+    {
+        get => !_queue.IsAsleep;
+        set => _queue.IsAsleep = !value;
+    }
 
     /// <summary>
-    /// Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room.
+    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room, or a failed
+    /// queue for the end of its file operations.
     /// </summary>
-    internal bool MustPoll => _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe);
+    internal bool MustPoll =>
+        _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
 
@@ -78,6 +90,12 @@ public sealed class RunningQueue
     {
         _call?.Dispose();
         _call = call;
+        if (_isStopped)
+        {
+            _call?.Dispose();
+            return;
+        }
+
         _call?.Signal();
     });
 
@@ -98,17 +116,22 @@ public sealed class RunningQueue
         TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
         {
+            if (_adopting is not null || _stopping is not null)
+            {
+                throw new InvariantException($"queue {Index} is being changed already, or is stopped");
+            }
+
             if (keepsOldRegions)
             {
                 done.SetResult(_queue.TryAdopt(memory));
+                ReportFault();
                 return;
             }
 
             _adopting = (memory, done);
-            _handler.Quiesce();
-            _worker.Activate(this);
+            Quiesce();
         }).ConfigureAwait(false);
-        return await done.Task.ConfigureAwait(false);
+        return await _worker.WhileAlive(done.Task).ConfigureAwait(false);
     }
 
     /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
@@ -125,10 +148,9 @@ public sealed class RunningQueue
                 return;
             }
 
-            _handler.Quiesce();
-            _worker.Activate(this);
+            Quiesce();
         }).ConfigureAwait(false);
-        return await stopped.Task.ConfigureAwait(false);
+        return await _worker.WhileAlive(stopped.Task).ConfigureAwait(false);
     }
 
     internal void OnKick()
@@ -157,9 +179,9 @@ public sealed class RunningQueue
             ReportFault();
         }
 
-        if (_queue.InFlight == 0 || (_failed && !_worker.HasFileOperations))
+        if (_stopping is not null || _adopting is not null)
         {
-            FinishChange();
+            Change();
         }
 
         return busy;
@@ -188,7 +210,9 @@ public sealed class RunningQueue
     /// <summary>Whether the driver has made something available that can be served.</summary>
     internal bool HasWork => CanServe && _queue.HasAvailable;
 
-    internal bool Arm() => CanServe && _queue.ArmKicks();
+    /// <summary>Lets the driver kick, also a queue that a kick is to start, before nobody looks at this one.</summary>
+    /// <returns>Whether there is something to do by now: look again.</returns>
+    internal bool Arm() => _queue.HasUnpublished || (!_parked && _queue.ArmKicks() && CanServe);
 
     /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
     internal void Disarm()
@@ -205,6 +229,32 @@ public sealed class RunningQueue
         try
         {
             _handler.OnFileCompletion(tag, result);
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+    }
+
+    private void Quiesce()
+    {
+        try
+        {
+            _handler.Quiesce();
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+
+        _worker.Activate(this);
+    }
+
+    private void DisposeHandler()
+    {
+        try
+        {
+            _handler.Dispose();
         }
         catch (Exception error)
         {
@@ -269,6 +319,23 @@ public sealed class RunningQueue
         return true;
     }
 
+    /// <summary>
+    /// Carries out what is pending when nothing is in flight. What a failed queue held is lost; only the kernel must be
+    /// done with it, so the other queues of this thread start no file operation until then.
+    /// </summary>
+    private void Change()
+    {
+        if (_queue.InFlight == 0 || (_failed && !_worker.HasFileOperations))
+        {
+            _worker.Draining = _worker.Draining == this ? null : _worker.Draining;
+            FinishChange();
+        }
+        else if (_failed)
+        {
+            _worker.Draining ??= this;
+        }
+    }
+
     private void FinishChange()
     {
         if (_adopting is { } adopting)
@@ -288,8 +355,9 @@ public sealed class RunningQueue
                 _queue.ArmKicks();
             }
 
+            _isStopped = true;
             _worker.Detach(this);
-            _handler.Dispose();
+            DisposeHandler();
             _queue.Dispose();
             _call?.Dispose();
             _links.Kick?.Dispose();
@@ -307,7 +375,7 @@ public sealed class RunningQueue
     }
 
     /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
-    private void Fail(Exception error)
+    internal void Fail(Exception error)
     {
         _parked = true;
         _failed = true;
