@@ -68,9 +68,11 @@ public sealed class RunningQueue
     /// queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
-        _handler.HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
+        HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
+
+    private bool HasBacklog => !_failed && _handler.HasBacklog;
 
     private bool CanServe => _started && _enabled && !_parked && _stopping is null && _adopting is null;
 
@@ -168,7 +170,7 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (_handler.HasBacklog)
+        if (HasBacklog)
         {
             Retry();
         }
