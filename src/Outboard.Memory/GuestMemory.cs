@@ -74,8 +74,8 @@ public sealed class GuestMemory
     /// <summary>Translates a guest range into host segments and appends them to a chain's slot.</summary>
     /// <param name="guestAddress">Guest physical address.</param>
     /// <param name="length">Bytes; 0 appends nothing.</param>
-    /// <param name="table">Receives the segments: one, or one for each region that the range crosses, or more of a range
-    /// that is longer than 1 GiB.</param>
+    /// <param name="table">Receives the segments: one, or one for each region that the range crosses, or more of a
+    /// range that is longer than 1 GiB.</param>
     /// <param name="slot">The slot of <paramref name="table"/>.</param>
     /// <param name="count">The slot's number of segments, advanced.</param>
     /// <param name="hint">The caller's region hint, 0 at first.</param>

@@ -34,7 +34,8 @@ public readonly struct MemoryWindow
     public MemoryWindow Slice(uint offset, uint length) =>
         (ulong)offset + length <= _length
             ? new MemoryWindow(_address + offset, length)
-            : throw new ArgumentOutOfRangeException(nameof(offset), $"{length} bytes at {offset} leave a window of {_length}");
+            : throw new ArgumentOutOfRangeException(
+                nameof(offset), $"{length} bytes at {offset} leave a window of {_length}");
 
     /// <summary>Whether the first byte is aligned to <paramref name="bytes"/>, a power of two.</summary>
     public bool IsAligned(uint bytes) => (_address & (bytes - 1)) == 0;
@@ -78,6 +79,7 @@ public readonly struct MemoryWindow
     public unsafe void WriteRelease64(uint offset, ulong value) =>
         Volatile.Write(ref *(ulong*)At(offset, sizeof(ulong)), value);
 
+    // SAFETY: the range lies inside the window, as the check shows.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private unsafe byte* At(uint offset, uint size)
     {

@@ -8,11 +8,13 @@ namespace Outboard.Virtio;
 public sealed class QueueContext
 {
     private readonly QueueWorker _worker;
+    private readonly Action<Action> _post;
 
-    internal QueueContext(Virtqueue queue, QueueWorker worker, uint handlerId)
+    internal QueueContext(Virtqueue queue, QueueWorker worker, uint handlerId, Action<Action> post)
     {
         Queue = queue;
         _worker = worker;
+        _post = post;
         TagPrefix = (ulong)handlerId << 32;
     }
 
@@ -29,7 +31,8 @@ public sealed class QueueContext
     public ulong TagPrefix { get; }
 
     /// <summary>Runs an action on the queue's thread, soon; from any thread. Not for the way of a request.</summary>
-    public void Post(Action action) => _worker.Post(action);
+    /// <remarks>What it completes is published. When the queue has been stopped meanwhile it is not run.</remarks>
+    public void Post(Action action) => _post(action);
 }
 
 /// <summary>Serves one queue.</summary>

@@ -59,6 +59,7 @@ public sealed class QueueWorker : IAsyncDisposable
     private FileIoEngine? _files;
     private uint _lastId;
     private int _turns;
+    private int _first;
     private bool _stopping;
     private bool _isDisposed;
 
@@ -79,7 +80,9 @@ public sealed class QueueWorker : IAsyncDisposable
 
     internal bool HasFileOperations => _files is { InFlight: > 0 };
 
-    /// <summary>The failed queue that waits for the end of all file operations; until then no other queue is served.</summary>
+    /// <summary>
+    /// The failed queue that waits for the end of all file operations; until then no other queue is served.
+    /// </summary>
     internal RunningQueue? Draining { get; set; }
 
     /// <summary>Ends the thread. All queues are stopped.</summary>
@@ -259,21 +262,21 @@ public sealed class QueueWorker : IAsyncDisposable
     private bool Turn()
     {
         bool busy = false;
-        for (int i = _active.Count - 1; i >= 0; i--)
+        int count = _active.Count;
+        _first = count == 0 ? 0 : (_first + 1) % count;
+        for (int i = 0; i < count; i++)
         {
-            RunningQueue queue = _active[i];
+            // Another queue begins each turn: they share the engine's room, and the first one finds most of it.
+            RunningQueue queue = _active[(_first + i) % count];
             if (Draining is null || Draining == queue)
             {
                 busy |= queue.Serve(_window.IsPaying);
             }
 
             busy |= queue.Flush();
-            if (!_queues.ContainsKey(queue.Id))
-            {
-                _active.RemoveAt(i);
-            }
         }
 
+        RemoveStopped();
         busy |= TurnFiles();
         if (++_turns >= TurnsBetweenLooks)
         {
@@ -281,6 +284,17 @@ public sealed class QueueWorker : IAsyncDisposable
         }
 
         return busy;
+    }
+
+    private void RemoveStopped()
+    {
+        for (int i = _active.Count - 1; i >= 0; i--)
+        {
+            if (!_queues.ContainsKey(_active[i].Id))
+            {
+                _active.RemoveAt(i);
+            }
+        }
     }
 
     private bool TurnFiles()

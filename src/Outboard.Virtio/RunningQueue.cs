@@ -41,7 +41,7 @@ public sealed class RunningQueue
         queue.RemoteCompletion = CompleteFromAfar;
         queue.IsAsleep = true;
         queue.Awaken = () => _worker.Activate(this);
-        _handler = device.CreateHandler(new QueueContext(queue, worker, id));
+        _handler = device.CreateHandler(new QueueContext(queue, worker, id, Post));
     }
 
     /// <summary>The queue's index in its device.</summary>
@@ -64,15 +64,15 @@ public sealed class RunningQueue
     }
 
     /// <summary>
-    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room, or a failed
-    /// queue for the end of its file operations.
+    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room,
+    /// or a failed queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
-        HasBacklog || (_links.Kick?.Waitable is null && CanServe) || _worker.Draining == this;
+        (_handler.HasBacklog && !_failed)
+        || (_links.Kick?.Waitable is null && CanServe)
+        || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
-
-    private bool HasBacklog => !_failed && _handler.HasBacklog;
 
     private bool CanServe => _started && _enabled && !_parked && _stopping is null && _adopting is null;
 
@@ -170,7 +170,7 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (HasBacklog)
+        if (_handler.HasBacklog && !_failed)
         {
             Retry();
         }
@@ -216,7 +216,9 @@ public sealed class RunningQueue
     /// <returns>Whether there is something to do by now: look again.</returns>
     internal bool Arm() => _queue.HasUnpublished || (!_parked && _queue.ArmKicks() && CanServe);
 
-    /// <summary>Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.</summary>
+    /// <summary>
+    /// Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.
+    /// </summary>
     internal void Disarm()
     {
         if (CanServe)
@@ -289,20 +291,27 @@ public sealed class RunningQueue
         }
     }
 
-    private void CompleteFromAfar(PendingRequest request, uint written) =>
-        _worker.Post(() =>
-        {
-            try
-            {
-                request.Complete(written);
-            }
-            catch (Exception error)
-            {
-                Fail(error);
-            }
+    private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
 
-            _worker.Activate(this);
-        });
+    /// <summary>Runs an action of the handler, then looks at the queue: the action may have completed some.</summary>
+    private void Post(Action action) => _worker.Post(() =>
+    {
+        if (_isStopped)
+        {
+            return;
+        }
+
+        try
+        {
+            action();
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+
+        _worker.Activate(this);
+    });
 #pragma warning restore CA1031
 
     private bool DrainEarly()
@@ -379,8 +388,12 @@ public sealed class RunningQueue
     /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
     internal void Fail(Exception error)
     {
+        bool isFirst = !_failed;
         _parked = true;
         _failed = true;
-        _links.Failed?.Invoke(Index, error);
+        if (isFirst)
+        {
+            _links.Failed?.Invoke(Index, error);
+        }
     }
 }

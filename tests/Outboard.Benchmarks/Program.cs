@@ -1,11 +1,15 @@
-// Micro-benchmarks of the data path's parts, for studying them: dotnet run -c Release --project tests/Outboard.Benchmarks
-// (with --job short for a quick look). Not part of the tests; what the parts may allocate is: see budget.json.
+// Micro-benchmarks of the data path's parts, for studying them:
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- --filter '*' --job short
+// Not part of the tests; what the parts may allocate is: see budget.json.
 using BenchmarkDotNet.Attributes;
+using BenchmarkDotNet.Configs;
+using BenchmarkDotNet.Reports;
 using BenchmarkDotNet.Running;
 using Outboard.Benchmarks;
 using Outboard.Benchmarks.Bodies;
 
-BenchmarkSwitcher.FromAssembly(typeof(DataPath).Assembly).Run(args);
+SummaryStyle wide = SummaryStyle.Default.WithMaxParameterColumnWidth(60);
+BenchmarkSwitcher.FromAssembly(typeof(DataPath).Assembly).Run(args, DefaultConfig.Instance.WithSummaryStyle(wide));
 
 namespace Outboard.Benchmarks
 {

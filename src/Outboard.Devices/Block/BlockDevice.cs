@@ -20,7 +20,9 @@ public sealed class BlockDevice : VirtioDevice
     /// <summary>Bytes of a segment.</summary>
     private const uint MaxSegmentBytes = 4 << 20;
 
-    /// <summary>Sectors of one discard or write zeroes: 1 GiB, so that one request does not keep the storage for long.</summary>
+    /// <summary>
+    /// Sectors of one discard or write zeroes: 1 GiB, so that one request does not keep the storage for long.
+    /// </summary>
     private const uint MaxRangeSectors = 1 << 21;
 
     private readonly Disk _disk;
@@ -37,22 +39,24 @@ public sealed class BlockDevice : VirtioDevice
     private BlockDevice(Disk disk, BlockDeviceOptions options, int _)
         : base(
             VirtioDeviceId.Block,
-            Enumerable.Repeat(options.QueueSize, options.QueueCount).ToArray(),
+            QueueSizes(options),
             new ConfigSpace(BlockConfig.Bytes, BlockConfig.WriteBack))
     {
         ArgumentNullException.ThrowIfNull(disk);
         _disk = disk;
         _options = options;
         BlockSize = Math.Max(options.BlockSize, disk.BlockSize);
-        if (!BitOperations.IsPow2(BlockSize) || BlockSize > 4096 || disk.SizeBytes % BlockSize != 0)
+        if (!IsBlockSize(options.BlockSize) || !IsBlockSize(BlockSize) || disk.SizeBytes % BlockSize != 0)
         {
             throw new ArgumentException(
-                $"block size {BlockSize}: it must be a power of two from 512 to 4096 that divides the disk's {disk.SizeBytes} bytes");
+                $"block size {options.BlockSize}: it must be a power of two from 512 to 4096, " +
+                $"at least {disk.BlockSize}, that divides the disk's {disk.SizeBytes} bytes");
         }
 
-        if (Encoding.ASCII.GetByteCount(options.Serial) > BlockConfig.IdBytes)
+        if (options.Serial.Length > BlockConfig.IdBytes || !Ascii.IsValid(options.Serial))
         {
-            throw new ArgumentException($"serial '{options.Serial}' has more than {BlockConfig.IdBytes} characters");
+            throw new ArgumentException(
+                $"serial '{options.Serial}' is not up to {BlockConfig.IdBytes} ASCII characters");
         }
 
         Serial = Encoding.ASCII.GetBytes(options.Serial);
@@ -69,8 +73,8 @@ public sealed class BlockDevice : VirtioDevice
 
     /// <inheritdoc/>
     public override ulong DeviceFeatures =>
-        BlockFeatures.SizeMax | BlockFeatures.SegMax | BlockFeatures.BlockSize | BlockFeatures.Flush | BlockFeatures.Topology
-        | BlockFeatures.ConfigWriteCache
+        BlockFeatures.SizeMax | BlockFeatures.SegMax | BlockFeatures.BlockSize | BlockFeatures.Flush
+        | BlockFeatures.Topology | BlockFeatures.ConfigWriteCache
         | (QueueCount > 1 ? BlockFeatures.MultiQueue : 0)
         | (IsReadOnly ? BlockFeatures.ReadOnly : BlockFeatures.Discard | BlockFeatures.WriteZeroes);
 
@@ -122,17 +126,27 @@ public sealed class BlockDevice : VirtioDevice
     protected override QueueHandler CreateHandler(QueueContext context) => new BlockQueue(this, _disk, context);
 
     /// <inheritdoc/>
-    protected override void OnFeaturesAccepted(ulong features) => UpdateWriteBack();
+    protected override void OnFeaturesAccepted(ulong features)
+    {
+        if ((features & (BlockFeatures.ConfigWriteCache | BlockFeatures.Flush)) == BlockFeatures.ConfigWriteCache)
+        {
+            // A driver that cannot flush begins without a cache: virtio-v1.3 "5.2.5.2 Device Requirements: Device
+            // Initialization".
+            Config.Set(BlockConfig.WriteBack, 0);
+        }
+
+        UpdateWriteBack();
+    }
 
     /// <inheritdoc/>
     protected override void OnConfigWritten() => UpdateWriteBack();
 
-    /// <summary>virtio-v1.3 "5.2.5.2 Device Requirements: Device Initialization".</summary>
+    /// <summary>Decides between write-back and write-through, and flushes when the latter begins.</summary>
     private void UpdateWriteBack()
     {
         bool writeBack = (NegotiatedFeatures & BlockFeatures.ConfigWriteCache) != 0
             ? Config.Get(BlockConfig.WriteBack) != 0
-            : (NegotiatedFeatures & BlockFeatures.Flush) != 0;
+            : _options.WriteCache && (NegotiatedFeatures & BlockFeatures.Flush) != 0;
         if (_isWriteBack && !writeBack)
         {
             // From here on a completed write is durable; so must be those before.
@@ -141,6 +155,18 @@ public sealed class BlockDevice : VirtioDevice
         }
 
         _isWriteBack = writeBack;
+    }
+
+    private static bool IsBlockSize(int bytes) => bytes is >= 512 and <= 4096 && BitOperations.IsPow2(bytes);
+
+    private static int[] QueueSizes(BlockDeviceOptions options)
+    {
+        // num_queues has 16 bits.
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.QueueCount, 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.QueueCount, ushort.MaxValue, nameof(options));
+        int[] sizes = new int[options.QueueCount];
+        Array.Fill(sizes, options.QueueSize);
+        return sizes;
     }
 
     private void ResetWriteBack()

@@ -61,15 +61,23 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
 
     private void Begin(scoped in DescriptorChain chain)
     {
-        if (!chain.TryTakeHeader(out BlockRequestHeader header) || !chain.TryTakeTrailer(1, out IoSegment status))
+        if (!chain.TryTakeTrailer(1, out IoSegment status))
         {
             // Without room for a status the driver cannot be told anything.
             chain.Complete(0);
             return;
         }
 
+        bool hasHeader = chain.TryTakeHeader(out BlockRequestHeader header);
+        bool isRead = hasHeader && header.Type == BlockRequestType.In;
         ref BlockRequest request = ref _requests[chain.Slot];
-        request = new BlockRequest(chain.Detach(), status, header.Type == BlockRequestType.In ? chain.Writable.Length : 0);
+        request = new BlockRequest(chain.Detach(), status, isRead ? chain.Writable.Length : 0);
+        if (!hasHeader)
+        {
+            Finish(ref request, BlockStatus.IoError);
+            return;
+        }
+
         switch (header.Type)
         {
             case BlockRequestType.In:
@@ -97,7 +105,11 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
     }
 
     private void Transfer(
-        ref BlockRequest request, scoped in DescriptorChain chain, ulong sector, DiskOperationKind kind, ReadOnlySpan<IoSegment> segments)
+        ref BlockRequest request,
+        scoped in DescriptorChain chain,
+        ulong sector,
+        DiskOperationKind kind,
+        ReadOnlySpan<IoSegment> segments)
     {
         long length = kind == DiskOperationKind.Read ? request.DataBytes : chain.Readable.Length;
         if (!_device.IsInRange(sector, length, out long offset))
@@ -161,7 +173,10 @@ internal sealed class BlockQueue : QueueHandler, IDiskQueueOwner
     }
 
     private void Start(
-        ref BlockRequest request, scoped in DescriptorChain chain, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
+        ref BlockRequest request,
+        scoped in DescriptorChain chain,
+        in DiskOperation operation,
+        ReadOnlySpan<IoSegment> segments)
     {
         int result = _disk.Start((uint)chain.Slot, in operation, segments);
         if (result != DiskQueue.Pending)

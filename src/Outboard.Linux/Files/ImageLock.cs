@@ -1,10 +1,10 @@
-// The lock by which programs that serve disk images keep out of each other's way: QEMU's scheme, on open file description
-// locks (F_OFD_SETLK), so that both respect each other.
+// The lock by which programs that serve disk images keep out of each other's way: QEMU's scheme, on open file
+// description locks (F_OFD_SETLK), so that both respect each other.
 //
-// A byte stands for each permission. Whoever uses a permission holds a read lock on byte 100 + p; whoever does not share
-// it holds one on byte 200 + p. After taking its own locks each side looks for what it cannot live with: a user of what it
-// does not share, or somebody who does not share what it uses. Two programs that start together may both give up;
-// never do both go on. A reader that tolerates writers (qemu-img info -U) stays possible.
+// A byte stands for each permission. Whoever uses a permission holds a read lock on byte 100 + p; whoever does not
+// share it holds one on byte 200 + p. After taking its own locks each side looks for what it cannot live with: a user
+// of what it does not share, or somebody who does not share what it uses. Two programs that start together may both
+// give up; never do both go on. A reader that tolerates writers (qemu-img info -U) stays possible.
 using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Files;
@@ -19,7 +19,8 @@ internal static class ImageLock
     private const int Resize = 3;
 
     /// <summary>Locks for one writer, or for any number of readers.</summary>
-    /// <returns>0, or the negative errno; -EAGAIN when another program is in the way. Nothing stays locked then.</returns>
+    /// <returns>0, or the negative errno; -EAGAIN when another program is in the way. Nothing stays locked
+    /// then.</returns>
     internal static int TryTake(int number, bool writes)
     {
         ReadOnlySpan<int> used = writes ? [ConsistentRead, Write] : [ConsistentRead];
@@ -67,7 +68,9 @@ internal static class ImageLock
         return result == 0 ? 0 : errno == Errno.AccessDenied ? -Errno.TryAgain : -errno;
     }
 
-    /// <summary>Whether another open file description holds a lock there: 0, -EAGAIN, or another negative errno.</summary>
+    /// <summary>
+    /// Whether another open file description holds a lock there: 0, -EAGAIN, or another negative errno.
+    /// </summary>
     // SAFETY: the kernel reads and writes one struct flock on the stack.
     private static unsafe int IsHeldElsewhere(int number, long start)
     {

@@ -11,7 +11,9 @@ namespace Outboard.VhostUser.Backend;
 /// <summary>Sends requests to the front-end.</summary>
 internal sealed class BackendChannel : IAsyncDisposable
 {
-    /// <summary>Requests that may wait; a front-end that reads nothing loses the rest, which it would not miss.</summary>
+    /// <summary>
+    /// Requests that may wait; a front-end that reads nothing loses the rest, which it would not miss.
+    /// </summary>
     private const int MaxWaiting = 64;
 
     private VhostUserChannel? _channel;
@@ -45,13 +47,15 @@ internal sealed class BackendChannel : IAsyncDisposable
         _waiting = null;
     }
 
-    private static async Task SendAllAsync(VhostUserChannel channel, ChannelReader<(BackendRequest Request, byte[] Payload)> waiting)
+    private static async Task SendAllAsync(
+        VhostUserChannel channel, ChannelReader<(BackendRequest Request, byte[] Payload)> waiting)
     {
         try
         {
             await foreach ((BackendRequest request, byte[] payload) in waiting.ReadAllAsync().ConfigureAwait(false))
             {
-                await channel.SendAsync(new VhostUserMessage((uint)request, MessageFlags.Version1, payload)).ConfigureAwait(false);
+                VhostUserMessage message = new((uint)request, MessageFlags.Version1, payload);
+                await channel.SendAsync(message).ConfigureAwait(false);
             }
         }
         catch (IOException)

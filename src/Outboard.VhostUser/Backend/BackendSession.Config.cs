@@ -9,14 +9,17 @@ internal sealed partial class BackendSession
 {
     private readonly BackendChannel _backendChannel = new();
 
-    /// <summary>Answers any range; bytes beyond the device's space are zero, as front-ends ask with sizes of their own.</summary>
+    /// <summary>
+    /// Answers any range; bytes beyond the device's space are zero, as front-ends ask with sizes of their own.
+    /// </summary>
     private Reply GetConfig(VhostUserMessage message)
     {
         ConfigPayload head = message.Read<ConfigPayload>();
         if (head.SizeBytes != message.Payload.Length - ConfigPayload.Bytes)
         {
             // An error is an empty payload: vhost-user "VHOST_USER_GET_CONFIG".
-            _log.LogWarning("GET_CONFIG: size: {Size} in a payload of {Bytes} bytes", head.SizeBytes, message.Payload.Length);
+            _log.LogWarning(
+                "GET_CONFIG: size: {Size} in a payload of {Bytes} bytes", head.SizeBytes, message.Payload.Length);
             return Reply.Payload([]);
         }
 
@@ -31,7 +34,8 @@ internal sealed partial class BackendSession
         ConfigPayload head = message.Read<ConfigPayload>();
         if (head.SizeBytes != message.Payload.Length - ConfigPayload.Bytes)
         {
-            throw new ProtocolException("SET_CONFIG", "size", $"{head.SizeBytes} in a payload of {message.Payload.Length} bytes");
+            throw new ProtocolException(
+                "SET_CONFIG", "size", $"{head.SizeBytes} in a payload of {message.Payload.Length} bytes");
         }
 
         if (head.Flags > ConfigPayload.Migration)
@@ -42,7 +46,8 @@ internal sealed partial class BackendSession
         ReadOnlySpan<byte> bytes = message.Payload.Span[ConfigPayload.Bytes..];
         return _device.WriteConfig(head.Offset, bytes, head.Flags == ConfigPayload.Migration)
             ? Reply.Done
-            : throw new ProtocolException("SET_CONFIG", "offset", $"{bytes.Length} bytes at {head.Offset} may not be written");
+            : throw new ProtocolException(
+                "SET_CONFIG", "offset", $"{bytes.Length} bytes at {head.Offset} may not be written");
     }
 
     private async ValueTask<Reply> SetBackendReqFdAsync(VhostUserMessage message)

@@ -9,7 +9,9 @@ internal sealed partial class BackendSession
 {
     private Reply GetFeatures() => Reply.Value(_offeredFeatures);
 
-    /// <summary>May come several times, also while rings run. Without protocol features every ring is enabled.</summary>
+    /// <summary>
+    /// May come several times, also while rings run. Without protocol features every ring is enabled.
+    /// </summary>
     private async ValueTask<Reply> SetFeaturesAsync(VhostUserMessage message)
     {
         ulong features = message.Read<ulong>();
@@ -37,7 +39,9 @@ internal sealed partial class BackendSession
     /// <summary>Marks the start of a session; some front-ends send it late or twice, so it changes nothing.</summary>
     private static Reply SetOwner() => Reply.Done;
 
-    /// <summary>Deprecated: disables all rings, as the specification advises, and keeps the connection's state.</summary>
+    /// <summary>
+    /// Deprecated: disables all rings, as the specification advises, and keeps the connection's state.
+    /// </summary>
     private async ValueTask<Reply> ResetOwnerAsync()
     {
         foreach (Vring vring in _vrings)

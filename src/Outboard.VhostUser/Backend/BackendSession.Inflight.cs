@@ -1,5 +1,5 @@
-// The in-flight region: a record, shared with the front-end, of the requests that this process holds. The front-end keeps
-// it while this process is gone and gives it to the next one, which submits those requests again.
+// The in-flight region: a record, shared with the front-end, of the requests that this process holds. The front-end
+// keeps it while this process is gone and gives it to the next one, which submits those requests again.
 using Microsoft.Extensions.Logging;
 using Outboard.Linux.Memory;
 using Outboard.Memory;
@@ -11,6 +11,9 @@ namespace Outboard.VhostUser.Backend;
 
 internal sealed partial class BackendSession
 {
+    /// <summary>Far above what all queues of a device need, and small enough for 32-bit offsets.</summary>
+    private const ulong MaxInflightBytes = int.MaxValue;
+
     private MemoryMapping? _inflight;
     private uint _inflightStride;
     private int _inflightQueues;
@@ -19,7 +22,8 @@ internal sealed partial class BackendSession
     private Reply GetInflightFd(VhostUserMessage message)
     {
         InflightPayload wanted = message.Read<InflightPayload>();
-        if (wanted.QueueCount == 0 || wanted.QueueCount > _vrings.Length || wanted.QueueSize is 0 or > SplitRing.MaxSize)
+        if (wanted.QueueCount == 0 || wanted.QueueCount > _vrings.Length
+            || wanted.QueueSize is 0 or > SplitRing.MaxSize)
         {
             _log.LogWarning("GET_INFLIGHT_FD: {Queues} queues of {Size}: refused", wanted.QueueCount, wanted.QueueSize);
             return Reply.Payload(VhostUserMessage.PayloadOf(wanted with { MmapSizeBytes = 0, MmapOffset = 0 }));
@@ -31,7 +35,9 @@ internal sealed partial class BackendSession
         return Reply.Payload(payload, _channel.Attach(memory));
     }
 
-    /// <summary>Takes a region over: a fresh one, or one that an earlier process left. Rings use it from their next start.</summary>
+    /// <summary>
+    /// Takes a region over: a fresh one, or one that an earlier process left. Rings use it from their next start.
+    /// </summary>
     private Reply SetInflightFd(VhostUserMessage message)
     {
         InflightPayload region = message.Read<InflightPayload>();
@@ -42,10 +48,12 @@ internal sealed partial class BackendSession
 
         if (_vrings.Any(vring => vring.Running is not null))
         {
-            throw new ProtocolException("SET_INFLIGHT_FD", "state", "a ring is running: stop all by GET_VRING_BASE first");
+            throw new ProtocolException(
+                "SET_INFLIGHT_FD", "state", "a ring is running: stop all by GET_VRING_BASE first");
         }
 
-        if (region.QueueCount == 0 || region.QueueCount > _vrings.Length || region.QueueSize is 0 or > SplitRing.MaxSize)
+        if (region.QueueCount == 0 || region.QueueCount > _vrings.Length
+            || region.QueueSize is 0 or > SplitRing.MaxSize)
         {
             throw new ProtocolException("SET_INFLIGHT_FD", "queues", $"{region.QueueCount} of {region.QueueSize}");
         }
@@ -56,10 +64,13 @@ internal sealed partial class BackendSession
         }
 
         ulong stride = region.MmapSizeBytes / region.QueueCount;
-        if (stride < InflightSpec.QueueBytes(IsPacked, region.QueueSize) || stride > int.MaxValue || stride % sizeof(ulong) != 0)
+        if (stride < InflightSpec.QueueBytes(IsPacked, region.QueueSize) || stride % sizeof(ulong) != 0
+            || region.MmapSizeBytes > MaxInflightBytes)
         {
             throw new ProtocolException(
-                "SET_INFLIGHT_FD", "size", $"{region.MmapSizeBytes} bytes for {region.QueueCount} queues of {region.QueueSize}");
+                "SET_INFLIGHT_FD",
+                "size",
+                $"{region.MmapSizeBytes} bytes for {region.QueueCount} queues of {region.QueueSize}");
         }
 
         try

@@ -68,7 +68,8 @@ internal sealed partial class BackendSession
                 "none came: guest memory is not shared: start QEMU with memory-backend-memfd,share=on");
         }
 
-        MemoryRegion region = Map("ADD_MEM_REG", message.Read<SingleMemoryRegionPayload>().Region, message.Attachments[0]);
+        MemoryRegion region =
+            Map("ADD_MEM_REG", message.Read<SingleMemoryRegionPayload>().Region, message.Attachments[0]);
         try
         {
             await ReplaceAsync(_memory.Add(region), keepsOldRegions: true).ConfigureAwait(false);

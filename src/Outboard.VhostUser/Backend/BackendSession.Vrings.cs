@@ -19,7 +19,7 @@ internal sealed partial class BackendSession
             throw new ProtocolException(
                 "SET_VRING_NUM",
                 "num",
-                $"{state.Num} is no {(IsPacked ? "number" : "power of two")} from 1 to {limit}, the device's largest queue size");
+                $"{state.Num} is no {(IsPacked ? "number" : "power of two")} from 1 to {limit}, the device's largest");
         }
 
         vring.Size = (int)state.Num;
@@ -70,7 +70,9 @@ internal sealed partial class BackendSession
         return Reply.VringState(state.Index, BaseOf(vring));
     }
 
-    /// <summary>Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.</summary>
+    /// <summary>
+    /// Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.
+    /// </summary>
     private async ValueTask<Reply> SetVringKickAsync(VhostUserMessage message)
     {
         (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_KICK", message);
@@ -222,7 +224,8 @@ internal sealed partial class BackendSession
         Vring vring = VringAt(request, index);
         return vring.Running is null
             ? vring
-            : throw new ProtocolException(request, "index", $"queue {index} is running: stop it by GET_VRING_BASE first");
+            : throw new ProtocolException(
+                request, "index", $"queue {index} is running: stop it by GET_VRING_BASE first");
     }
 
     /// <summary>The ring and the notifier of SET_VRING_KICK, CALL or ERR; null for "no descriptor".</summary>
@@ -233,7 +236,8 @@ internal sealed partial class BackendSession
         if (payload.HasDescriptor != (message.Attachments.Count == 1))
         {
             throw new ProtocolException(
-                request, "descriptors", $"{message.Attachments.Count} came, bit 8 of 0x{payload.Value:x} tells otherwise");
+                request, "descriptors",
+                    $"{message.Attachments.Count} came, bit 8 of 0x{payload.Value:x} tells otherwise");
         }
 
         try

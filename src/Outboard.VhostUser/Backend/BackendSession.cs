@@ -62,7 +62,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
     }
 
     /// <summary>Serves until the front-end goes away.</summary>
-    /// <exception cref="ProtocolException">The front-end broke the protocol in a way that no reply can answer.</exception>
+    /// <exception cref="ProtocolException">The front-end broke the protocol in a way that no reply can
+    /// answer.</exception>
     /// <exception cref="InvariantException">This program broke.</exception>
     internal async Task RunAsync(CancellationToken cancellation)
     {
@@ -113,7 +114,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
         catch (ProtocolException refusal)
         {
-            bool canRefuse = !refusal.IsFatal && message.NeedsReply && (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0
+            bool canRefuse = !refusal.IsFatal && message.NeedsReply
+                && (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0
                 && row is not { HasOwnReply: true };
             _log.LogWarning("{Outcome}: {Reason}", canRefuse ? "refused" : "connection closed", refusal.Message);
             if (!canRefuse)
@@ -146,7 +148,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         if (message.Attachments.Count > row.MaxDescriptors)
         {
             throw new ProtocolException(
-                row.Name, "descriptors", $"{message.Attachments.Count} came, at most {row.MaxDescriptors} belong to it");
+                row.Name, "descriptors",
+                    $"{message.Attachments.Count} came, at most {row.MaxDescriptors} belong to it");
         }
 
         if ((row.Gate & ~_protocolFeatures) != 0)
@@ -201,7 +204,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
 
     private ValueTask SendReplyAsync(
         VhostUserMessage request, byte[] payload, CancellationToken cancellation, params Attachment[] attachments) =>
-        _channel.SendAsync(new VhostUserMessage(request.Request, MessageFlags.Reply, payload, attachments), cancellation);
+        _channel.SendAsync(new VhostUserMessage(
+            request.Request, MessageFlags.Reply, payload, attachments), cancellation);
 
     /// <summary>Called on a worker's thread: this program broke. The session ends.</summary>
     private void OnFailed(int queue, Exception error)
@@ -215,7 +219,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private void OnFaulted(int queue, VirtqueueFault fault)
     {
         _needsReset = true;
-        _log.LogWarning("queue {Queue}: the driver broke the ring ({Fault}); it is not served until reset", queue, fault);
+        _log.LogWarning(
+            "queue {Queue}: the driver broke the ring ({Fault}); it is not served until reset", queue, fault);
         _vrings[queue].SignalError();
     }
 }

@@ -29,7 +29,8 @@ internal readonly struct Reply
     internal static Reply Value(ulong value) => new(VhostUserMessage.PayloadOf(value));
 
     /// <summary>A vring state.</summary>
-    internal static Reply VringState(uint index, uint num) => new(VhostUserMessage.PayloadOf(new VringStatePayload(index, num)));
+    internal static Reply VringState(uint index, uint num) =>
+        new(VhostUserMessage.PayloadOf(new VringStatePayload(index, num)));
 
     /// <summary>These bytes.</summary>
     internal static Reply Payload(byte[] payload, Attachment? attachment = null) => new(payload, attachment);

@@ -13,12 +13,16 @@ public static class VhostUserBackend
 {
     /// <summary>Serves <paramref name="device"/> on a socket until cancelled.</summary>
     /// <param name="device">The device.</param>
-    /// <param name="socketPath">Where to listen. A dead process's socket there is replaced; it is removed at the end.</param>
+    /// <param name="socketPath">Where to listen. A dead process's socket there is replaced; it is removed at the
+    /// end.</param>
     /// <param name="options">How to serve.</param>
     /// <param name="cancellation">Ends serving: rings are stopped, what is in flight is completed.</param>
     /// <exception cref="IOException">The socket cannot be bound.</exception>
     public static async Task ServeAsync(
-        VirtioDevice device, string socketPath, VhostUserBackendOptions? options = null, CancellationToken cancellation = default)
+        VirtioDevice device,
+        string socketPath,
+        VhostUserBackendOptions? options = null,
+        CancellationToken cancellation = default)
     {
         using UnixListener listener = UnixListener.Bind(socketPath);
         await ServeAsync(device, listener, options, cancellation).ConfigureAwait(false);
@@ -26,7 +30,10 @@ public static class VhostUserBackend
 
     /// <summary>Serves <paramref name="device"/> on a socket that listens already.</summary>
     public static async Task ServeAsync(
-        VirtioDevice device, UnixListener listener, VhostUserBackendOptions? options = null, CancellationToken cancellation = default)
+        VirtioDevice device,
+        UnixListener listener,
+        VhostUserBackendOptions? options = null,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(listener);
         options ??= new VhostUserBackendOptions();
@@ -36,7 +43,8 @@ public static class VhostUserBackend
             while (!cancellation.IsCancellationRequested)
             {
                 UnixSocket socket = await listener.AcceptAsync(cancellation).ConfigureAwait(false);
-                await ServeConnectionAsync(device, new SocketChannel(socket), options, cancellation).ConfigureAwait(false);
+                SocketChannel channel = new(socket);
+                await ServeConnectionAsync(device, channel, options, cancellation).ConfigureAwait(false);
             }
         }
         catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
@@ -45,9 +53,14 @@ public static class VhostUserBackend
         }
     }
 
-    /// <summary>Serves one front-end on a channel, until it goes away. Its mistakes are logged, and end its connection only.</summary>
+    /// <summary>
+    /// Serves one front-end on a channel, until it goes away. Its mistakes are logged, and end its connection only.
+    /// </summary>
     public static async Task ServeConnectionAsync(
-        VirtioDevice device, VhostUserChannel channel, VhostUserBackendOptions? options = null, CancellationToken cancellation = default)
+        VirtioDevice device,
+        VhostUserChannel channel,
+        VhostUserBackendOptions? options = null,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(channel);

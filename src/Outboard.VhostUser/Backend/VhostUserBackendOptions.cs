@@ -23,7 +23,9 @@ public sealed record VhostUserBackendOptions
     /// <summary>Protocol features that are not offered although they are built; for tests of a front-end.</summary>
     public ProtocolFeatures WithheldProtocolFeatures { get; init; }
 
-    /// <summary>Virtio features that are not offered although ring and device have them; for tests of a driver.</summary>
+    /// <summary>
+    /// Virtio features that are not offered although ring and device have them; for tests of a driver.
+    /// </summary>
     public ulong WithheldFeatures { get; init; }
 
     /// <summary>Called when the socket accepts connections.</summary>

@@ -1,8 +1,8 @@
 // What the front-end has told about one ring, and the queue that serves it while it runs.
 //
-// Two independent states, vhost-user "Ring states": a ring is stopped or started, and enabled or disabled. Started means
-// that it has been handed to a worker and that a kick was seen (or that the front-end enabled it: requests may be there
-// already, whose kick went to an earlier back-end). GET_VRING_BASE stops it.
+// Two independent states, vhost-user "Ring states": a ring is stopped or started, and enabled or disabled. Started
+// means that it has been handed to a worker and that a kick was seen (or that the front-end enabled it: requests may
+// be there already, whose kick went to an earlier back-end). GET_VRING_BASE stops it.
 using Outboard.Virtio;
 
 namespace Outboard.VhostUser.Backend;
@@ -44,7 +44,9 @@ internal sealed class Vring(int index) : IDisposable
     /// <summary>Whether everything that a worker needs has been told.</summary>
     internal bool IsComplete => Size != 0 && Addresses is not null && HasKick;
 
-    /// <summary>Forgets kick and call, as GET_VRING_BASE asks. The error notifier stays: QEMU sends it once only.</summary>
+    /// <summary>
+    /// Forgets kick and call, as GET_VRING_BASE asks. The error notifier stays: QEMU sends it once only.
+    /// </summary>
     internal void DropNotifiers()
     {
         Kick?.Dispose();

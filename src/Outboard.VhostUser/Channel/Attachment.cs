@@ -5,7 +5,9 @@ using Outboard.Virtio;
 
 namespace Outboard.VhostUser.Channel;
 
-/// <summary>Something that came with a message. Each conversion hands ownership over; what is not converted is disposed.</summary>
+/// <summary>
+/// Something that came with a message. Each conversion hands ownership over; what is not converted is disposed.
+/// </summary>
 public abstract class Attachment : IDisposable
 {
     /// <summary>As shared memory.</summary>

@@ -4,7 +4,7 @@
 // twice: descriptors belong to the first byte of a message, and the kernel hands them over with whatever read covers
 // that byte; and a reader that never takes too much can never lose its place.
 //
-// Invariant, after every call:   0 <= filled <= wanted,   wanted = 12 (header)  or  12 + size (payload),   size <= 4096.
+// Invariant, after every call:  0 <= filled <= wanted,  wanted = 12 (header) or 12 + size (payload),  size <= 4096.
 using System.Runtime.InteropServices;
 using Outboard.VhostUser.Protocol;
 
@@ -73,7 +73,8 @@ public sealed class MessageFramer
 
         if (_header.SizeBytes > MessageHeader.MaxPayloadBytes)
         {
-            throw Broken("size", $"{_header.SizeBytes} bytes of payload, at most {MessageHeader.MaxPayloadBytes} are accepted");
+            throw Broken(
+                "size", $"{_header.SizeBytes} bytes of payload, at most {MessageHeader.MaxPayloadBytes} are accepted");
         }
 
         _wanted += (int)_header.SizeBytes;
@@ -82,7 +83,8 @@ public sealed class MessageFramer
     private VhostUserMessage TakeMessage()
     {
         byte[] payload = _buffer.AsSpan(MessageHeader.Bytes, (int)_header.SizeBytes).ToArray();
-        VhostUserMessage message = new(_header.Request, _header.Flags, payload, CollectionsMarshal.AsSpan(_attachments));
+        VhostUserMessage message =
+            new(_header.Request, _header.Flags, payload, CollectionsMarshal.AsSpan(_attachments));
         _attachments.Clear();
         _filled = 0;
         _wanted = MessageHeader.Bytes;

@@ -35,7 +35,8 @@ public sealed class SocketChannel : VhostUserChannel
             if (count == 0)
             {
                 return _framer.IsInMessage
-                    ? throw new ProtocolException("message", "size", "the connection ended within a message") { IsFatal = true }
+                    ? throw new ProtocolException(
+                        "message", "size", "the connection ended within a message") { IsFatal = true }
                     : null;
             }
 

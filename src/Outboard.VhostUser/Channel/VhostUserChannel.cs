@@ -16,10 +16,14 @@ public abstract class VhostUserChannel : IAsyncDisposable
     /// <exception cref="IOException">The channel failed.</exception>
     public abstract ValueTask SendAsync(VhostUserMessage message, CancellationToken cancellation = default);
 
-    /// <summary>Makes shared memory that can be attached to a message on this channel: zero bytes, of fixed size.</summary>
+    /// <summary>
+    /// Makes shared memory that can be attached to a message on this channel: zero bytes, of fixed size.
+    /// </summary>
     public abstract SharedMemory CreateSharedMemory(string name, ulong sizeBytes);
 
-    /// <summary>Makes an attachment of shared memory that <see cref="CreateSharedMemory"/> made; the memory stays the caller's.</summary>
+    /// <summary>
+    /// Makes an attachment of shared memory that <see cref="CreateSharedMemory"/> made; the memory stays the caller's.
+    /// </summary>
     public abstract Attachment Attach(SharedMemory memory);
 
     /// <summary>Ends the channel, so that a pending receive returns null. May be called from any thread.</summary>

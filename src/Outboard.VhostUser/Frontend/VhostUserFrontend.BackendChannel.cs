@@ -20,7 +20,10 @@ public sealed partial class VhostUserFrontend
         using (theirs)
         {
             await RequestAsync(
-                FrontendRequest.SetBackendReqFd, [], cancellation, new DescriptorAttachment(theirs.DuplicateDescriptor()))
+                FrontendRequest.SetBackendReqFd,
+                [],
+                cancellation,
+                new DescriptorAttachment(theirs.DuplicateDescriptor()))
                 .ConfigureAwait(false);
         }
 
@@ -56,7 +59,8 @@ public sealed partial class VhostUserFrontend
                     if (message.NeedsReply)
                     {
                         byte[] status = VhostUserMessage.PayloadOf(served ? 0UL : 1UL);
-                        await channel.SendAsync(new VhostUserMessage(message.Request, MessageFlags.Reply, status)).ConfigureAwait(false);
+                        VhostUserMessage reply = new(message.Request, MessageFlags.Reply, status);
+                        await channel.SendAsync(reply).ConfigureAwait(false);
                     }
                 }
             }

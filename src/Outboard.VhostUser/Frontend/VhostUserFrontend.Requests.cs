@@ -19,7 +19,8 @@ public sealed partial class VhostUserFrontend
     /// <summary>SET_FEATURES.</summary>
     public async Task SetFeaturesAsync(ulong features, CancellationToken cancellation = default)
     {
-        await RequestAsync(FrontendRequest.SetFeatures, VhostUserMessage.PayloadOf(features), cancellation).ConfigureAwait(false);
+        byte[] payload = VhostUserMessage.PayloadOf(features);
+        await RequestAsync(FrontendRequest.SetFeatures, payload, cancellation).ConfigureAwait(false);
         Features = features;
     }
 
@@ -46,7 +47,8 @@ public sealed partial class VhostUserFrontend
         RequestVringAsync(FrontendRequest.SetVringNum, index, (uint)size, cancellation);
 
     /// <summary>SET_VRING_ADDR, with addresses of this process.</summary>
-    public Task SetVringAddrAsync(int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default)
+    public Task SetVringAddrAsync(
+        int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(memory);
         ulong shift = memory.UserAddress - memory.GuestAddress;
@@ -64,7 +66,8 @@ public sealed partial class VhostUserFrontend
     public async Task<uint> GetVringBaseAsync(int index, CancellationToken cancellation = default)
     {
         byte[] payload = VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, 0));
-        ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
+        ReadOnlyMemory<byte> reply =
+            await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
         if (reply.Length != payload.Length)
         {
             throw BrokenReply("GET_VRING_BASE", "size", $"{reply.Length} bytes of reply, 8 are due");
@@ -74,7 +77,8 @@ public sealed partial class VhostUserFrontend
         bool isPacked = (Features & VirtioFeatures.RingPacked) != 0;
         return state.Index == (uint)index && (isPacked || state.Num <= ushort.MaxValue)
             ? state.Num
-            : throw BrokenReply("GET_VRING_BASE", "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
+            : throw BrokenReply(
+                "GET_VRING_BASE", "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
     }
 
     /// <summary>SET_VRING_KICK; without an eventfd the back-end polls.</summary>
@@ -91,7 +95,8 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>GET_PROTOCOL_FEATURES.</summary>
     public async Task<ProtocolFeatures> GetProtocolFeaturesAsync(CancellationToken cancellation = default) =>
-        (ProtocolFeatures)await RequestValueAsync(FrontendRequest.GetProtocolFeatures, cancellation).ConfigureAwait(false);
+        (ProtocolFeatures)await RequestValueAsync(FrontendRequest.GetProtocolFeatures, cancellation)
+            .ConfigureAwait(false);
 
     /// <summary>SET_PROTOCOL_FEATURES.</summary>
     public async Task SetProtocolFeaturesAsync(ProtocolFeatures features, CancellationToken cancellation = default)
@@ -114,14 +119,20 @@ public sealed partial class VhostUserFrontend
     public async Task<byte[]> GetConfigAsync(uint offset, int sizeBytes, CancellationToken cancellation = default)
     {
         byte[] payload = VhostUserMessage.PayloadOf(new ConfigPayload(offset, (uint)sizeBytes, 0), new byte[sizeBytes]);
-        ReadOnlyMemory<byte> reply = await RequestAsync(FrontendRequest.GetConfig, payload, cancellation).ConfigureAwait(false);
+        ReadOnlyMemory<byte> reply =
+            await RequestAsync(FrontendRequest.GetConfig, payload, cancellation).ConfigureAwait(false);
         return reply.Length == payload.Length
             ? reply[ConfigPayload.Bytes..].ToArray()
-            : throw new ProtocolException("GET_CONFIG", "size", $"{reply.Length} bytes of reply to a request of {payload.Length}");
+            : throw new ProtocolException(
+                "GET_CONFIG", "size", $"{reply.Length} bytes of reply to a request of {payload.Length}");
     }
 
     /// <summary>SET_CONFIG.</summary>
-    public Task SetConfigAsync(uint offset, ReadOnlyMemory<byte> bytes, bool isMigration = false, CancellationToken cancellation = default)
+    public Task SetConfigAsync(
+        uint offset,
+        ReadOnlyMemory<byte> bytes,
+        bool isMigration = false,
+        CancellationToken cancellation = default)
     {
         ConfigPayload head = new(offset, (uint)bytes.Length, isMigration ? ConfigPayload.Migration : 0);
         return RequestAsync(FrontendRequest.SetConfig, VhostUserMessage.PayloadOf(head, bytes.Span), cancellation);
@@ -129,7 +140,8 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>GET_INFLIGHT_FD: asks for a region in which the back-end records what it holds.</summary>
     /// <exception cref="ProtocolException">The back-end gives none.</exception>
-    public async Task<InflightRegion> GetInflightFdAsync(int queueCount, int queueSize, CancellationToken cancellation = default)
+    public async Task<InflightRegion> GetInflightFdAsync(
+        int queueCount, int queueSize, CancellationToken cancellation = default)
     {
         InflightPayload wanted = new(0, 0, (ushort)queueCount, (ushort)queueSize, 0);
         SharedMemory? memory = null;
@@ -190,7 +202,8 @@ public sealed partial class VhostUserFrontend
     private Task RequestVringAsync(FrontendRequest request, int index, uint num, CancellationToken cancellation) =>
         RequestAsync(request, VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, num)), cancellation);
 
-    private Task RequestNotifierAsync(FrontendRequest request, int index, EventFd? notifier, CancellationToken cancellation)
+    private Task RequestNotifierAsync(
+        FrontendRequest request, int index, EventFd? notifier, CancellationToken cancellation)
     {
         byte[] payload = VhostUserMessage.PayloadOf(new VringDescriptorPayload(index, notifier is not null));
         Attachment[] attachments = notifier is null ? [] : [new DescriptorAttachment(notifier.Descriptor.Duplicate())];

@@ -66,14 +66,17 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         }
     }
 
-    /// <summary>Takes the session: owner, features, protocol features, number of queues, the back-end's own channel.</summary>
+    /// <summary>
+    /// Takes the session: owner, features, protocol features, number of queues, the back-end's own channel.
+    /// </summary>
     public async Task NegotiateAsync(CancellationToken cancellation = default)
     {
         OfferedFeatures = await GetFeaturesAsync(cancellation).ConfigureAwait(false);
         if ((OfferedFeatures & VirtioFeatures.ProtocolFeatures) != 0)
         {
             OfferedProtocolFeatures = await GetProtocolFeaturesAsync(cancellation).ConfigureAwait(false);
-            await SetProtocolFeaturesAsync(OfferedProtocolFeatures & _options.ProtocolFeatures, cancellation).ConfigureAwait(false);
+            await SetProtocolFeaturesAsync(
+                OfferedProtocolFeatures & _options.ProtocolFeatures, cancellation).ConfigureAwait(false);
         }
 
         await SetOwnerAsync(cancellation).ConfigureAwait(false);
@@ -82,7 +85,8 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             ulong count = await GetQueueNumAsync(cancellation).ConfigureAwait(false);
             QueueCount = count <= MaxQueueCount
                 ? (int)count
-                : throw new ProtocolException("GET_QUEUE_NUM", "reply", $"{count} queues, at most {MaxQueueCount} are possible");
+                : throw new ProtocolException(
+                    "GET_QUEUE_NUM", "reply", $"{count} queues, at most {MaxQueueCount} are possible");
         }
 
         if (Has(ProtocolFeatures.BackendReq))
@@ -92,7 +96,8 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
 
         ulong wanted = _options.Features | (_options.UsePacked ? VirtioFeatures.RingPacked : 0);
         ulong accepted = OfferedFeatures & wanted;
-        await SetFeaturesAsync(accepted | (OfferedFeatures & VirtioFeatures.ProtocolFeatures), cancellation).ConfigureAwait(false);
+        await SetFeaturesAsync(accepted | (
+            OfferedFeatures & VirtioFeatures.ProtocolFeatures), cancellation).ConfigureAwait(false);
     }
 
     /// <summary>Closes the connection. The back-end stops all rings.</summary>
@@ -136,9 +141,11 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             }
 
             bool acknowledged = !row.HasOwnReply && Has(ProtocolFeatures.ReplyAck);
-            VhostUserMessage message = new((uint)request, acknowledged ? MessageFlags.NeedReply : 0, payload, attachments);
+            VhostUserMessage message =
+                new((uint)request, acknowledged ? MessageFlags.NeedReply : 0, payload, attachments);
             ReadOnlyMemory<byte> reply =
-                await ExchangeAsync(row, message, row.HasOwnReply || acknowledged, take, cancellation).ConfigureAwait(false);
+                await ExchangeAsync(row, message, row.HasOwnReply
+                    || acknowledged, take, cancellation).ConfigureAwait(false);
             return acknowledged && Value(row, reply) is ulong status and not 0
                 ? throw new ProtocolException(row.Name, "reply", $"the back-end refused the request ({status})")
                 : reply;
@@ -203,7 +210,9 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
 
         reply.Dispose();
         throw new ProtocolException(
-            row.Name, "reply", $"request {reply.Request} with flags 0x{(uint)reply.Flags:x} came instead") { IsFatal = true };
+            row.Name,
+            "reply",
+            $"request {reply.Request} with flags 0x{(uint)reply.Flags:x} came instead") { IsFatal = true };
     }
 
     /// <summary>Nothing is sent or received any more.</summary>

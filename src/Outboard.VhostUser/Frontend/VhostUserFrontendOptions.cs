@@ -18,7 +18,8 @@ public sealed record VhostUserFrontendOptions
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =
-        ~VirtioFeatures.Reserved | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex;
+        ~VirtioFeatures.Reserved | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors
+        | VirtioFeatures.EventIndex;
 
     /// <summary>Whether rings are packed, when the back-end has them.</summary>
     public bool UsePacked { get; init; }

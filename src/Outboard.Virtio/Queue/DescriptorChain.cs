@@ -36,7 +36,7 @@ public readonly ref struct DescriptorChain
         ReadOnlySpan<IoSegment> segments = _queue.ReadableSegments(_slot);
         if (!segments.IsEmpty && segments[0].Length >= bytes.Length)
         {
-            segments[0].Span[..bytes.Length].CopyTo(bytes);
+            segments[0].Slice(0, bytes.Length).Span.CopyTo(bytes);
         }
         else if (Scatter.CopyTo(segments, 0, bytes) != bytes.Length)
         {

@@ -5,7 +5,7 @@
 //   Take      T1  D reads the flags of the next descriptor             acquire: T2 sees what G wrote before the flags
 //             T2  D copies the chain's descriptors, 16 bytes each      once; only the copies are used
 //   Return    R1  D writes buffers, then length and id of a used descriptor, and the flags of all but the batch's first
-//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in ring order, so
+//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in order, so
 //                                                                      it sees none of the batch before this store
 //   Call      C1  full fence                                           R2 before C2, or a call could be lost
 //             C2  D reads the driver event area
@@ -13,8 +13,8 @@
 //             S2  full fence                                           S1 before S3, or a kick could be lost
 //             S3  D looks at the next descriptor's flags; if it is available, do not sleep
 //
-// A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the chain's
-// number of descriptors. A chain's slot is its buffer id.
+// A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the
+// chain's number of descriptors. A chain's slot is its buffer id.
 using Outboard.Memory;
 using Outboard.Virtio.Queue.Inflight;
 using Outboard.Virtio.Spec;
@@ -128,7 +128,8 @@ internal sealed class PackedVirtqueue : Virtqueue
     {
         if (_hasBatch)
         {
-            _ring.WriteRelease16((_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset, _batchFlags);
+            uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
+            _ring.WriteRelease16(offset, _batchFlags);
             _hasBatch = false;
             _inflight?.Published();
         }
@@ -212,7 +213,9 @@ internal sealed class PackedVirtqueue : Virtqueue
         _inflight?.Return(slot, _used);
     }
 
-    /// <summary>Finds what an earlier process held; the next available descriptor follows what was used or is held.</summary>
+    /// <summary>
+    /// Finds what an earlier process held; the next available descriptor follows what was used or is held.
+    /// </summary>
     private PackedInflight OpenInflight(MemoryWindow window)
     {
         try

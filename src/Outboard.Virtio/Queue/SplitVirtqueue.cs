@@ -200,7 +200,9 @@ internal sealed class SplitVirtqueue : Virtqueue
         _inflight?.Return(slot);
     }
 
-    /// <summary>Finds what an earlier process held; the next available entry follows what was used or is held.</summary>
+    /// <summary>
+    /// Finds what an earlier process held; the next available entry follows what was used or is held.
+    /// </summary>
     private SplitInflight OpenInflight(MemoryWindow window)
     {
         try

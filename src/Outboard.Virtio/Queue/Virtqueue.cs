@@ -105,7 +105,8 @@ public abstract class Virtqueue : IDisposable
             throw new VringSetupException("num", $"queue size {setup.Size} is not from 1 to {SplitRing.MaxSize}");
         }
 
-        return (setup.Features & VirtioFeatures.RingPacked) != 0 ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
+        bool isPacked = (setup.Features & VirtioFeatures.RingPacked) != 0;
+        return isPacked ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
     }
 
     /// <summary>Takes the next available chain.</summary>

@@ -22,8 +22,9 @@ public sealed class VringSetup
     public required VringAddresses Addresses { get; init; }
 
     /// <summary>
-    /// Where the device goes on, as vhost-user "Vring descriptor indices" packs it. Split: bits 0-15 the next available
-    /// index. Packed: bits 0-14 and 15 the next available index and its wrap counter, 16-30 and 31 the used ones.
+    /// Where the device goes on, as vhost-user "Vring descriptor indices for packed virtqueues" packs it.
+    /// Split: bits 0-15 the next available index. Packed: bits 0-14 and 15 the next available index and its wrap
+    /// counter, 16-30 and 31 the used ones.
     /// </summary>
     public required uint Base { get; init; }
 

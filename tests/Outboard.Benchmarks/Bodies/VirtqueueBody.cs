@@ -12,7 +12,8 @@ public sealed class VirtqueueBody : BenchmarkBody
 {
     private const int Batch = 32;
     private const int MostDescriptors = 4;
-    private const ulong Features = VirtioFeatures.Version1 | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors;
+    private const ulong Features =
+        VirtioFeatures.Version1 | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors;
 
     private readonly DriverMemory _memory = new(4 << 20);
     private readonly Virtqueue _queue;
@@ -22,7 +23,8 @@ public sealed class VirtqueueBody : BenchmarkBody
     /// <summary>Lays out 256 chains.</summary>
     public VirtqueueBody(int descriptors, bool isIndirect)
     {
-        SplitDriverQueue ring = new(0, Operations * MostDescriptors, _memory, Features, isIndirect ? MostDescriptors : 0);
+        int size = Operations * MostDescriptors;
+        SplitDriverQueue ring = new(0, size, _memory, Features, isIndirect ? MostDescriptors : 0);
         DriverBuffer[] buffers = [.. Enumerable.Range(0, descriptors).Select(_ => _memory.Allocate(64))];
         for (uint i = 0; i < (uint)Operations * MostDescriptors; i++)
         {

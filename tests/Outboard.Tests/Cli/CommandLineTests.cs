@@ -39,6 +39,9 @@ public sealed class CommandLineTests
     [InlineData("block --help", "--socket-path")]
     [InlineData("list-backends --help", "--type")]
     [InlineData("install-descriptors --help", "--prefix")]
+    [InlineData("bench --help", "block")]
+    [InlineData("bench block --help", "--socket-path")]
+    [InlineData("demo --help", "--folder")]
     public async Task Help_is_everywhere(string arguments, string word)
     {
         Outcome outcome = await OutboardProcess.RunAsync(arguments.Split(' '));

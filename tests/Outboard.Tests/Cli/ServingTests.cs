@@ -2,6 +2,7 @@
 using System.Diagnostics;
 using System.Net.Sockets;
 using Outboard.Linux;
+using Outboard.Linux.Files;
 using Outboard.Linux.Sockets;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Frontend;
@@ -133,6 +134,19 @@ public sealed class ServingTests : IDisposable
         await reader.ListensAsync(SocketPath);
         await using OutboardProcess second = OutboardProcess.Start("block", $"--blk-file={file}", "--read-only", other);
         await second.ListensAsync(_folder["t"]);
+    }
+
+    [Fact]
+    public async Task The_lock_of_a_process_that_was_just_killed_is_waited_for()
+    {
+        string file = _folder.WriteZeroes("disk", SizeBytes);
+        using BlockFile holder = BlockFile.Open(file);
+        Assert.True(holder.TryLock(exclusive: true));
+        await using OutboardProcess process = OutboardProcess.Start(
+            "block", $"--blk-file={file}", $"--socket-path={SocketPath}");
+        await Task.Delay(300, Token);
+        holder.Dispose();
+        await process.ListensAsync(SocketPath);
     }
 
     [Fact]

@@ -11,7 +11,7 @@ public sealed class ConversationTests : BackendTest
     private const string QemuConnects = """
         GET_FEATURES
         GET_PROTOCOL_FEATURES
-        SET_PROTOCOL_FEATURES 0x1a229
+        SET_PROTOCOL_FEATURES 0x1b229
         GET_QUEUE_NUM
         GET_MAX_MEM_SLOTS
         SET_BACKEND_REQ_FD *
@@ -28,6 +28,8 @@ public sealed class ConversationTests : BackendTest
         SET_FEATURES 0x140000001
         GET_STATUS
         SET_STATUS 0x8
+        GET_INFLIGHT_FD
+        SET_INFLIGHT_FD
         SET_VRING_CALL * 0
         SET_VRING_CALL * 1
         SET_FEATURES 0x140000001
@@ -119,6 +121,7 @@ public sealed class ConversationTests : BackendTest
             await transcript.PlayAsync(QemuStops);
             Assert.Equal(i + 1U, Index(transcript));
             string again = QemuStartsFirmware.Replace("ADD_MEM_REG *\n", "", StringComparison.Ordinal)
+                .Replace("GET_INFLIGHT_FD\n", "", StringComparison.Ordinal)
                 .Replace("SET_VRING_BASE 0 0", $"SET_VRING_BASE 0 {i + 1}", StringComparison.Ordinal);
             await transcript.PlayAsync(again);
         }
@@ -270,7 +273,12 @@ public sealed class ConversationTests : BackendTest
     {
         using WirePeer peer = await Rig.ConnectAsync();
         Transcript transcript = new(Rig, peer);
-        await transcript.PlayAsync("SET_OWNER\nSET_PROTOCOL_FEATURES 0x8209\nSET_FEATURES * 0x140000000\nGET_CONFIG * 60");
+        await transcript.PlayAsync("""
+            SET_OWNER
+            SET_PROTOCOL_FEATURES 0x8209
+            SET_FEATURES * 0x140000000
+            GET_CONFIG * 60
+            """);
     }
 
     private static uint Index(Transcript transcript) =>

@@ -51,7 +51,7 @@ public sealed class RingFaultTests : BackendTest
         await ring.StartAsync(peer);
         uint index = await ring.StopAsync(peer);
         await ring.NumAsync(peer);
-        await ring.BaseAsync(peer, (ushort)index);
+        await ring.BaseAsync(peer, index);
         await ring.AddrAsync(peer);
         await ring.CallAsync(peer);
         await ring.KickAsync(peer);

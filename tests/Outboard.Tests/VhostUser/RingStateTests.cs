@@ -1,5 +1,5 @@
-// When a ring is served: vhost-user "Ring states". One worker serves all rings here and takes kicks in their order, so a
-// round trip on another ring proves that it has seen an earlier kick.
+// When a ring is served: vhost-user "Ring states". One worker serves all rings here and takes kicks in their order, so
+// a round trip on another ring proves that it has seen an earlier kick.
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Spec;
 using Xunit;
@@ -87,6 +87,8 @@ public sealed class RingStateTests : BackendTest
     [Theory]
     [InlineData(PlainFeatures)]
     [InlineData(PlainFeatures | VirtioFeatures.EventIndex)]
+    [InlineData(PlainFeatures | VirtioFeatures.RingPacked)]
+    [InlineData(PlainFeatures | VirtioFeatures.RingPacked | VirtioFeatures.EventIndex)]
     public async Task Without_protocol_features_all_rings_are_enabled_and_the_first_kick_starts_them(ulong features)
     {
         (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig, features: features);

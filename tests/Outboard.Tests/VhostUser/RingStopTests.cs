@@ -37,7 +37,7 @@ public sealed class RingStopTests : BackendTest
         uint index = await ring.StoppedAsync(peer);
         Assert.InRange(index, 1U, 2U);
         await ring.ExpectUsedAsync();
-        await ring.StartAsync(peer, (ushort)index);
+        await ring.StartAsync(peer, index);
         if (index == 1)
         {
             await ring.ExpectUsedAsync();
@@ -74,7 +74,7 @@ public sealed class RingStopTests : BackendTest
         uint index = 0;
         for (byte round = 1; round < 10; round++)
         {
-            await ring.StartAsync(peer, (ushort)index);
+            await ring.StartAsync(peer, index);
             for (byte i = 0; i < 5; i++)
             {
                 await ring.RoundTripAsync(i);
@@ -126,7 +126,7 @@ public sealed class RingStopTests : BackendTest
         using WirePeer next = await Rig.ConnectAsync();
         await next.NegotiateAsync();
         await RawRing.AddMemoryAsync(next, ring.Memory);
-        await ring.StartAsync(next, (ushort)index);
+        await ring.StartAsync(next, index);
         await ring.RoundTripAsync(2);
     }
 

@@ -12,6 +12,7 @@ internal sealed class BenchBlockOptions
     private const int MostQueues = 256;
     private const int MostDepth = 4096;
     private const int MostBlockBytes = 64 << 20;
+    private const int MostCpu = 8191;
     private const int LongestSeconds = 24 * 3600;
 
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
@@ -45,14 +46,16 @@ internal sealed class BenchBlockOptions
         "--range", "Use this much of the disk, from its start. [default: all]");
 
     private readonly SwitchOption _verify = new(
-        "--verify", "Write all blocks, read and rewrite at random for the duration, read all; compare every block read. "
-        + "OVERWRITES the range.");
+        "--verify", "Write all blocks, read and rewrite at random for the duration, read all; compare every block "
+        + "read. OVERWRITES the range.");
 
     private readonly ValueOption<string> _mode = ValueOption.Choice(
-        "--mode", "irq: sleep, collect, re-arm, as a guest does; eventfd: sleep when nothing is there; poll: never sleep. "
-        + "[default: irq]", "irq", "eventfd", "poll");
+        "--mode", "irq: sleep, collect, re-arm, as a guest does; eventfd: sleep when nothing is there; poll: never "
+        + "sleep. [default: irq]", "irq", "eventfd", "poll");
 
     private readonly SwitchOption _indirect = new("--indirect", "Use indirect descriptors.");
+
+    private readonly SwitchOption _packed = new("--packed", "Use packed virtqueues.");
 
     private readonly SwitchOption _noEventIndex = new("--no-event-idx", "Do without VIRTIO_F_EVENT_IDX.");
 
@@ -66,6 +69,10 @@ internal sealed class BenchBlockOptions
     private readonly ValueOption<int?> _process = ValueOption.Number(
         "--backend-pid", "N", "The back-end's process: report its CPU time, sleeps and memory, too.", 1, int.MaxValue);
 
+    private readonly ValueOption<int?> _distance = ValueOption.Number(
+        "--distance-to", "CPU", "Measure first how far this processor is from the first of --cpu, and report it.",
+        0, MostCpu);
+
     private readonly SwitchOption _json = new("--json", "Print one JSON object.");
 
     public void AddTo(Command command)
@@ -73,7 +80,8 @@ internal sealed class BenchBlockOptions
         Option[] all =
         [
             _socketPath, _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
-            _verify, _mode, _indirect, _noEventIndex, _memory, _cpus, _process, _json,
+            _verify, _mode, _indirect, _packed, _noEventIndex, _memory, _cpus, _process,
+            _distance, _json,
         ];
         foreach (Option option in all)
         {
@@ -108,9 +116,11 @@ internal sealed class BenchBlockOptions
                 _ => WaitMode.Irq,
             },
             UseIndirect = _indirect.Read(result),
+            UsePacked = _packed.Read(result),
             UseEventIndex = !_noEventIndex.Read(result),
             UseMemoryTable = _memory.Read(result) == "table",
             Cpus = ReadCpus(_cpus.Read(result)),
+            DistanceTo = _distance.Read(result) ?? -1,
             BackendProcessId = _process.Read(result) ?? 0,
         };
     }
@@ -120,7 +130,8 @@ internal sealed class BenchBlockOptions
         long size = _blockSize.Read(result) ?? 4096;
         return size % BlockConfig.SectorBytes == 0 && size <= MostBlockBytes
             ? (int)size
-            : throw new CommandLineException($"--block-size={size}: give a multiple of {BlockConfig.SectorBytes} up to 64M");
+            : throw new CommandLineException(
+                $"--block-size={size}: give a multiple of {BlockConfig.SectorBytes} up to 64M");
     }
 
     private static List<int> ReadCpus(string? text)

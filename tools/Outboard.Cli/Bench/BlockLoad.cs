@@ -14,12 +14,14 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
     /// <exception cref="IOException">The back-end cannot be reached, does not fit the load, or stopped.</exception>
     public async Task<LoadResult> RunAsync()
     {
+        double? distance = settings.DistanceTo < 0 || settings.Cpus.Count == 0
+            ? null : ProcessorDistance.Measure(settings.Cpus[0], settings.DistanceTo);
         LoadTarget target = await LoadTarget.ConnectAsync(settings).ConfigureAwait(false);
         await using (target.ConfigureAwait(false))
         {
             LoadResult result = settings.Verify ? Verify(target) : Measure(target);
             await target.StopAsync().ConfigureAwait(false);
-            return result;
+            return result with { CpuDistanceNs = distance };
         }
     }
 
@@ -30,7 +32,8 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         ulong share = blocks / (ulong)settings.QueueCount;
         if (share < (ulong)settings.QueueDepth)
         {
-            throw new IOException($"{target.RangeBytes} bytes are too few for {settings.QueueCount} queues of depth {settings.QueueDepth}");
+            throw new IOException(
+                $"{target.RangeBytes} bytes are too few for {settings.QueueCount} queues, depth {settings.QueueDepth}");
         }
 
         return ((ulong)queue * share, share);
@@ -90,10 +93,9 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
 
         (ProcessUsage? Backend, TimeSpan Frontend) before = Usage();
         long start = Stopwatch.GetTimestamp();
+        long mix = (long)(settings.Duration.TotalSeconds * Stopwatch.Frequency);
         void run(VerifyingLoad load) =>
-            _ = load.WriteAll()
-                && load.MixUntil(Stopwatch.GetTimestamp() + (long)(settings.Duration.TotalSeconds * Stopwatch.Frequency))
-                && load.ReadAll();
+            _ = load.WriteAll() && load.MixUntil(Stopwatch.GetTimestamp() + mix) && load.ReadAll();
         using LoadThreads threads = new(settings.Cpus, [.. loads.Select(load => (Action)(() => run(load)))]);
         Watch(threads, Timeout.InfiniteTimeSpan, () => loads.Sum(load => load.Operations));
         threads.Join();
@@ -105,7 +107,10 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         {
             FailureCount = failures.Length,
             Sleeps = waits.Sum(wait => wait.Sleeps),
-            Verification = (loads.Sum(load => load.VerifiedBlocks), loads.Sum(load => load.WrittenBlocks), loads.Sum(load => load.Flushes)),
+            Verification = (
+                loads.Sum(load => load.VerifiedBlocks),
+                loads.Sum(load => load.WrittenBlocks),
+                loads.Sum(load => load.Flushes)),
             FrontendCpu = after.Frontend - before.Frontend,
             Backend = Difference(before.Backend, after.Backend),
         };
@@ -122,7 +127,7 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
     };
 
     private CompletionWait[] Waits(LoadTarget target) =>
-        [.. Enumerable.Range(0, settings.QueueCount).Select(i => new CompletionWait(target.Queues[i], target.Drivers[i], settings.Mode))];
+        [.. target.Queues.Zip(target.Drivers, (queue, driver) => new CompletionWait(queue, driver, settings.Mode))];
 
     /// <summary>Sleeps for a time, or until all threads ended, and reports on the way.</summary>
     private void Watch(LoadThreads threads, TimeSpan duration, Func<long> operations)
@@ -149,17 +154,21 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         }
     }
 
-    private (ProcessUsage? Backend, TimeSpan Frontend) Usage() =>
-        (settings.BackendProcessId == 0 ? null : ProcessUsage.Read(settings.BackendProcessId), Environment.CpuUsage.TotalTime);
+    private (ProcessUsage? Backend, TimeSpan Frontend) Usage()
+    {
+        ProcessUsage? backend = settings.BackendProcessId == 0 ? null : ProcessUsage.Read(settings.BackendProcessId);
+        return (backend, Environment.CpuUsage.TotalTime);
+    }
 
-    private static ProcessUsage? Difference(ProcessUsage? before, ProcessUsage? after) => before is { } b && after is { } a
-        ? a with
-        {
-            CpuTime = a.CpuTime - b.CpuTime,
-            VoluntarySwitches = a.VoluntarySwitches - b.VoluntarySwitches,
-            InvoluntarySwitches = a.InvoluntarySwitches - b.InvoluntarySwitches,
-        }
-        : null;
+    private static ProcessUsage? Difference(ProcessUsage? before, ProcessUsage? after) =>
+        before is { } b && after is { } a
+            ? a with
+            {
+                CpuTime = a.CpuTime - b.CpuTime,
+                VoluntarySwitches = a.VoluntarySwitches - b.VoluntarySwitches,
+                InvoluntarySwitches = a.InvoluntarySwitches - b.InvoluntarySwitches,
+            }
+            : null;
 }
 
 /// <summary>The threads of a load. The first failure of one is thrown by <see cref="Join"/>.</summary>
@@ -192,7 +201,9 @@ internal sealed class LoadThreads : IDisposable
         Array.ForEach(_threads, thread => thread.Join());
         if (_failure is not null)
         {
-            throw _failure is IOException ? new IOException(_failure.Message, _failure) : new InvalidOperationException(_failure.Message, _failure);
+            throw _failure is IOException
+                ? new IOException(_failure.Message, _failure)
+                : new InvalidOperationException(_failure.Message, _failure);
         }
     }
 

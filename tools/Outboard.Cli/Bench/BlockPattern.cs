@@ -21,7 +21,8 @@ internal readonly struct BlockPattern(uint seed)
     {
         for (int at = 0; at < block.Length; at += BlockConfig.SectorBytes)
         {
-            FillSector(block.Slice(at, BlockConfig.SectorBytes), firstSector + (ulong)(at / BlockConfig.SectorBytes), generation);
+            ulong number = firstSector + (ulong)(at / BlockConfig.SectorBytes);
+            FillSector(block.Slice(at, BlockConfig.SectorBytes), number, generation);
         }
     }
 
@@ -89,7 +90,9 @@ internal readonly struct BlockPattern(uint seed)
         }
 
         string found = string.Join(", ", generations.Keys);
-        string kind = generations.Count > 1 ? "torn" : generations.Keys.First() < generation ? "lost or stale" : "unexpected";
+        string kind = generations.Count > 1 ? "torn"
+            : generations.Keys.First() < generation ? "lost or stale"
+            : "unexpected";
         return $"{kind}: generation {found} instead of {generation}";
     }
 }

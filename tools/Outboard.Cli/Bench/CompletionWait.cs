@@ -16,7 +16,7 @@ internal sealed class CompletionWait : IDisposable
     /// <summary>Looks of one polling call: some 30 ns each.</summary>
     private const int Looks = 1 << 20;
 
-    /// <summary>Completions after which a polling driver says again that it wants no calls: the event index wraps.</summary>
+    /// <summary>Completions after which a polling driver repeats that it wants no calls: the index wraps.</summary>
     private const int SuppressInterval = 16384;
 
     private readonly DriverQueue _ring;

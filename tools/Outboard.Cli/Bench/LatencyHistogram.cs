@@ -10,7 +10,7 @@ internal sealed class LatencyHistogram
     private const int BucketBits = 6;
     private const int BucketsPerOctave = 1 << BucketBits;
 
-    /// <summary>Octaves above the linear start: the last bucket begins beyond 2^41 ns, more than half an hour.</summary>
+    /// <summary>Octaves above the linear start: the last bucket begins beyond 2^41 ns, half an hour.</summary>
     private const int Octaves = 36;
 
     private readonly long[] _buckets = new long[BucketsPerOctave * (Octaves + 1)];

@@ -1,8 +1,9 @@
 // A result for people, and the same for programs. The JSON is one object:
-//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex, indirect,
-//   memory ("slots", "table"), cpus []            what was run
+//   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex,
+//   packed, indirect, memory ("slots", "table"), cpus []                  what was run
 //   capacityBytes, rangeBytes, seconds, operations, failures, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
+//   cpuDistanceNs                                                         with --distance-to
 //   latencyUs { min, mean, p50, p90, p99, p999, max }                     without --verify
 //   frontend { cpuUsPerIo, sleepsPerIo, iosPerBatch, allocatedBytes }
 //   backend { cpuUsPerIo, voluntarySwitchesPerIo, involuntarySwitchesPerIo, rssKiB, peakRssKiB }   with --backend-pid
@@ -48,7 +49,8 @@ internal static class LoadReport
         if (!result.Settings.Verify)
         {
             LatencyHistogram latency = result.Latency;
-            string percentiles = string.Concat(s_percentiles.Select(one => $"{one.Name} {Us(latency.Percentile(one.Share))}   "));
+            string percentiles = string.Concat(
+                s_percentiles.Select(one => $"{one.Name} {Us(latency.Percentile(one.Share))}   "));
             line("latency us", $"mean {Us(latency.Mean)}   {percentiles}max {Us(latency.Most)}");
         }
 
@@ -56,8 +58,8 @@ internal static class LoadReport
         line("front-end", $"{PerIo(result.FrontendCpu, ios):F2} us CPU, {result.Sleeps / ios:F3} sleeps for each I/O");
         if (result.Backend is { } backend)
         {
-            line("back-end", $"{PerIo(backend.CpuTime, ios):F2} us CPU, {backend.VoluntarySwitches / ios:F3} sleeps for each I/O, "
-                + $"{backend.ResidentKiB / 1024.0:F1} MiB of memory, {backend.PeakKiB / 1024.0:F1} at most");
+            line("back-end", $"{PerIo(backend.CpuTime, ios):F2} us CPU, {backend.VoluntarySwitches / ios:F3} sleeps "
+                + $"for each I/O, {backend.ResidentKiB / 1024.0:F1} MiB, {backend.PeakKiB / 1024.0:F1} MiB at most");
         }
 
         if (result.Settings.Verify)
@@ -101,6 +103,7 @@ internal static class LoadReport
         json.WriteNumber("queues", settings.QueueCount);
         json.WriteNumber("queueSize", settings.EffectiveQueueSize);
         json.WriteBoolean("eventIndex", hasEventIndex);
+        json.WriteBoolean("packed", settings.UsePacked);
         json.WriteBoolean("indirect", settings.UseIndirect);
         json.WriteString("memory", settings.UseMemoryTable ? "table" : "slots");
         json.WriteStartArray("cpus");
@@ -128,6 +131,11 @@ internal static class LoadReport
         json.WriteEndArray();
         json.WriteNumber("iops", Math.Round(result.OperationsPerSecond, 1));
         json.WriteNumber("megabytesPerSecond", Math.Round(result.MegabytesPerSecond, 2));
+        if (result.CpuDistanceNs is { } distance)
+        {
+            json.WriteNumber("cpuDistanceNs", Math.Round(distance, 1));
+        }
+
         if (result.Settings.Verify)
         {
             return;

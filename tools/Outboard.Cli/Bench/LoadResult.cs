@@ -13,6 +13,9 @@ internal sealed record LoadResult
     /// <summary>Whether the event index was negotiated.</summary>
     public required bool HasEventIndex { get; init; }
 
+    /// <summary>Nanoseconds of a cache line between the two processors and back; null when not measured.</summary>
+    public double? CpuDistanceNs { get; init; }
+
     public required TimeSpan Elapsed { get; init; }
 
     /// <summary>I/O errors and wrong blocks: the first ones in words.</summary>

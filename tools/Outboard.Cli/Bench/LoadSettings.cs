@@ -1,4 +1,6 @@
 // What load is put on a block back-end.
+using System.Numerics;
+
 namespace Outboard.Cli.Bench;
 
 /// <summary>How the load waits for completions.</summary>
@@ -43,6 +45,8 @@ internal sealed record LoadSettings
 
     public bool UseIndirect { get; init; }
 
+    public bool UsePacked { get; init; }
+
     public bool UseEventIndex { get; init; } = true;
 
     /// <summary>Pass memory by SET_MEM_TABLE although the back-end has memory slots.</summary>
@@ -51,12 +55,15 @@ internal sealed record LoadSettings
     /// <summary>Processors for the load's threads, in turn; empty leaves them to the scheduler.</summary>
     public IReadOnlyList<int> Cpus { get; init; } = [];
 
+    /// <summary>The processor whose distance from the first of <see cref="Cpus"/> is measured; -1 for none.</summary>
+    public int DistanceTo { get; init; } = -1;
+
     /// <summary>The back-end's process, whose use of resources is reported; 0 for none.</summary>
     public int BackendProcessId { get; init; }
 
     public bool Verify { get; init; }
 
-    /// <summary>The queue size that is used: room for every request in flight, and 256 at least as guests have.</summary>
+    /// <summary>The queue size in use: room for all requests in flight, and 256 at least as guests have.</summary>
     public int EffectiveQueueSize
     {
         get
@@ -64,7 +71,7 @@ internal sealed record LoadSettings
             const int smallest = 256;
             const int descriptorsPerRequest = 3;
             int needed = (QueueDepth + 1) * (UseIndirect ? 1 : descriptorsPerRequest);
-            return QueueSize != 0 ? QueueSize : (int)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)Math.Max(needed, smallest));
+            return QueueSize != 0 ? QueueSize : (int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(needed, smallest));
         }
     }
 }

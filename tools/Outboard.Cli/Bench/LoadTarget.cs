@@ -61,7 +61,8 @@ internal sealed class LoadTarget : IAsyncDisposable
         await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
         for (int i = 0; i < settings.QueueCount; i++)
         {
-            FrontendQueue queue = await frontend.StartQueueAsync(i, settings.EffectiveQueueSize, target.Memory).ConfigureAwait(false);
+            FrontendQueue queue = await frontend
+                .StartQueueAsync(i, settings.EffectiveQueueSize, target.Memory).ConfigureAwait(false);
             target.Queues[i] = queue;
             target.Drivers[i] = new BlockDriver(queue, settings.QueueDepth, (uint)settings.BlockSize);
         }
@@ -70,8 +71,8 @@ internal sealed class LoadTarget : IAsyncDisposable
     }
 
     /// <summary>
-    /// Connects to the successor of a back-end that died, and hands it the rings: requests in flight are submitted again.
-    /// Everything that the dead one used has been collected.
+    /// Connects to the successor of a back-end that died, and hands it the rings: requests in flight are submitted
+    /// again. Everything that the dead one used has been collected.
     /// </summary>
     /// <param name="limit">How long the successor may take until it listens.</param>
     public async Task ReconnectAsync(TimeSpan limit)
@@ -83,7 +84,8 @@ internal sealed class LoadTarget : IAsyncDisposable
         if (_frontend.Features != features || config != Config)
         {
             throw new IOException(
-                $"the back-end that came back is another one: features 0x{_frontend.Features:x} instead of 0x{features:x}, "
+                "the back-end that came back is another one: "
+                + $"features 0x{_frontend.Features:x} instead of 0x{features:x}, "
                 + $"{config.CapacityBytes} bytes instead of {Config.CapacityBytes}");
         }
 
@@ -137,6 +139,7 @@ internal sealed class LoadTarget : IAsyncDisposable
         VhostUserFrontendOptions options = defaults with
         {
             UseIndirect = settings.UseIndirect,
+            UsePacked = settings.UsePacked,
             Features = settings.UseEventIndex ? defaults.Features : defaults.Features & ~VirtioFeatures.EventIndex,
             ProtocolFeatures = settings.UseMemoryTable
                 ? defaults.ProtocolFeatures & ~ProtocolFeatures.ConfigureMemSlots : defaults.ProtocolFeatures,
@@ -183,6 +186,11 @@ internal sealed class LoadTarget : IAsyncDisposable
         if (config.IsReadOnly && (settings.Verify || settings.ReadPercent < 100))
         {
             throw new IOException("the disk is read-only: use --read-percent=100 without --verify");
+        }
+
+        if (settings.UsePacked && (frontend.Features & VirtioFeatures.RingPacked) == 0)
+        {
+            throw new IOException("--packed: the back-end does not offer packed virtqueues");
         }
 
         if (settings.UseIndirect && (frontend.Features & VirtioFeatures.IndirectDescriptors) == 0)

@@ -60,7 +60,7 @@ internal readonly record struct ProcessUsage(
     private static long Value(string[] lines, string key)
     {
         string? line = Array.Find(lines, line => line.StartsWith(key, StringComparison.Ordinal));
-        return line is null ? 0 : Number(line[key.Length..].Replace("kB", string.Empty, StringComparison.Ordinal).Trim());
+        return line is null ? 0 : Number(line[key.Length..].TrimEnd('k', 'B', ' ').Trim());
     }
 
     private static long Number(string text) =>

@@ -38,7 +38,8 @@ internal sealed class TimedLoad
     /// <param name="wait">The queue's completions.</param>
     /// <param name="range">Blocks of the disk: the first, and how many.</param>
     public TimedLoad(
-        LoadSettings settings, LoadPhase phase, BlockDriver driver, CompletionWait wait, (ulong First, ulong Count) range)
+        LoadSettings settings, LoadPhase phase, BlockDriver driver, CompletionWait wait,
+        (ulong First, ulong Count) range)
     {
         _settings = settings;
         _phase = phase;
@@ -170,7 +171,8 @@ internal sealed class TimedLoad
             : _driver.TryWrite(slot, block * _sectorsPerBlock, (uint)_settings.BlockSize);
         if (!added)
         {
-            throw new IOException($"--queue-size={_settings.EffectiveQueueSize} is too small for a depth of {_settings.QueueDepth}");
+            throw new IOException(
+                $"--queue-size={_settings.EffectiveQueueSize} is too small for a depth of {_settings.QueueDepth}");
         }
     }
 
@@ -181,8 +183,8 @@ internal sealed class TimedLoad
         {
             Request request = _requests[completion.Slot];
             string what = request.IsRead ? "read" : "write";
-            _errors.Add(
-                $"{what} of block {request.Block} (offset {request.Block * (ulong)_settings.BlockSize}): the device answered {completion.Status}");
+            ulong offset = request.Block * (ulong)_settings.BlockSize;
+            _errors.Add($"{what} of block {request.Block} (offset {offset}): the device answered {completion.Status}");
         }
     }
 
@@ -190,10 +192,13 @@ internal sealed class TimedLoad
     {
         if (Stopwatch.GetElapsedTime(since, now) > StallLimit)
         {
-            throw new IOException(
-                $"the back-end completed nothing for {StallLimit.TotalSeconds} s; {_driver.InFlight} requests are in flight");
+            throw Stalled(_driver);
         }
     }
+
+    /// <summary>What to throw when a back-end completes nothing.</summary>
+    public static IOException Stalled(BlockDriver driver) => new(
+        $"the back-end completed nothing for {StallLimit.TotalSeconds} s; {driver.InFlight} requests are in flight");
 
     private readonly record struct Request(long Started, ulong Block, bool IsRead);
 }

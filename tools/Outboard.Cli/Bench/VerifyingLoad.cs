@@ -2,8 +2,8 @@
 // all are read. A block has at most one request in flight, so its content is known whenever it is read: a lost, stale,
 // torn, misplaced or corrupt block is found and named.
 //
-// The load survives a crash of the back-end: Interrupt makes it return with its requests in flight; after the rings were
-// handed to a successor (LoadTarget.ReconnectAsync) the same phase is called again and goes on.
+// The load survives a crash of the back-end: Interrupt makes it return with its requests in flight; after the rings
+// were handed to a successor (LoadTarget.ReconnectAsync) the same phase is called again and goes on.
 using System.Diagnostics;
 using Outboard.Devices.Block.Driver;
 using Outboard.Virtio.Spec;
@@ -44,7 +44,8 @@ internal sealed class VerifyingLoad
     /// <param name="range">Blocks of the disk: the first, and how many. No other load writes them.</param>
     /// <param name="seed">Marks this run's blocks.</param>
     public VerifyingLoad(
-        LoadSettings settings, LoadTarget target, int queue, CompletionWait wait, (ulong First, ulong Count) range, uint seed)
+        LoadSettings settings, LoadTarget target, int queue, CompletionWait wait, (ulong First, ulong Count) range,
+        uint seed)
     {
         _driver = target.Drivers[queue];
         _wait = wait;
@@ -139,8 +140,7 @@ internal sealed class VerifyingLoad
 
             if (Stopwatch.GetElapsedTime(lastCompletion) > TimedLoad.StallLimit)
             {
-                throw new IOException(
-                    $"the back-end completed nothing for {TimedLoad.StallLimit.TotalSeconds} s; {_driver.InFlight} requests are in flight");
+                throw TimedLoad.Stalled(_driver);
             }
         }
     }
@@ -229,7 +229,8 @@ internal sealed class VerifyingLoad
         else if (completion.Status == BlockStatus.Ok)
         {
             VerifiedBlocks++;
-            string? problem = _pattern.Diagnose(_driver.Data(completion.Slot), SectorOf(request.Block), request.Generation);
+            Span<byte> data = _driver.Data(completion.Slot);
+            string? problem = _pattern.Diagnose(data, SectorOf(request.Block), request.Generation);
             if (problem is not null)
             {
                 Fail(in request, problem);

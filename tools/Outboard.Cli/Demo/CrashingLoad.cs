@@ -4,7 +4,7 @@ using Outboard.Cli.Bench;
 
 namespace Outboard.Cli.Demo;
 
-/// <summary>Runs a verified load until <see cref="Finish"/>; between, it may be paused with requests in flight.</summary>
+/// <summary>Runs a verified load until <see cref="Finish"/>; it may be paused with requests in flight.</summary>
 internal sealed class CrashingLoad : IDisposable
 {
     private readonly VerifyingLoad _load;

@@ -49,11 +49,11 @@ internal sealed class DemoBackend : IAsyncDisposable
             information.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "outboard.dll"));
         }
 
-        foreach (string argument in (string[])
-            ["block", $"--socket-path={folder.SocketPath}", $"--blk-file={folder.ImagePath}", $"--serial={serial}", "--quiet"])
-        {
-            information.ArgumentList.Add(argument);
-        }
+        information.ArgumentList.Add("block");
+        information.ArgumentList.Add($"--socket-path={folder.SocketPath}");
+        information.ArgumentList.Add($"--blk-file={folder.ImagePath}");
+        information.ArgumentList.Add($"--serial={serial}");
+        information.ArgumentList.Add("--quiet");
 
         return new DemoBackend(Process.Start(information) ?? throw new IOException($"{program} did not start"));
     }

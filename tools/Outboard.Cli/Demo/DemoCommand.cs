@@ -13,7 +13,7 @@ internal static class DemoCommand
     public static Command Create()
     {
         Command command = new(
-            "demo", "Serve a disk from another process, drive it, kill that process in the middle, and verify every block.");
+            "demo", "Serve a disk from another process, drive it, kill that process under load, verify every block.");
         ValueOption<string> folder = ValueOption.Text(
             "--folder", "PATH", "Where the disk image goes, for the time of the demo. [default: the temporary folder]");
         command.Add(folder);

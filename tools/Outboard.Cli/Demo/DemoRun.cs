@@ -46,8 +46,9 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
             ErrorLine.Write(failure);
         }
 
+        double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         DemoScreen.Write(_failures.Count == 0
-            ? $"every block verified: {_compared:N0} comparisons, {Kills} kills, {Stopwatch.GetElapsedTime(start).TotalSeconds:F1} s"
+            ? $"every block verified: {_compared:N0} comparisons, {Kills} kills, {seconds:F1} s"
             : "NOT every block is right");
         return _failures.Count == 0;
     }
@@ -94,7 +95,8 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     {
         try
         {
-            return await LoadTarget.ConnectAsync(settings, s_startLimit, () => _backend?.HasEnded ?? true).ConfigureAwait(false);
+            return await LoadTarget
+                .ConnectAsync(settings, s_startLimit, () => _backend?.HasEnded ?? true).ConfigureAwait(false);
         }
         catch (IOException error) when (_backend is { HasEnded: true })
         {
@@ -150,10 +152,10 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
         {
             cancellation.ThrowIfCancellationRequested();
             screen.Begin($"verified load, depth {depth}");
-            LoadResult result = await new BlockLoad(Settings(depth) with { Verify = true }).RunAsync().ConfigureAwait(false);
-            Note(result.Failures, result.Verification.Verified);
-            string summary = $"{result.Verification.Written:N0} blocks written, {result.Verification.Verified:N0} compared";
-            Conclude(result.IsGood, summary);
+            LoadResult result = await RunAsync(Settings(depth) with { Verify = true }).ConfigureAwait(false);
+            (long verified, long written, _) = result.Verification;
+            Note(result.Failures, verified);
+            Conclude(result.IsGood, $"{written:N0} blocks written, {verified:N0} compared");
         }
     }
 
@@ -165,8 +167,8 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
         await using (target.ConfigureAwait(false))
         {
             using CompletionWait wait = new(target.Queues[0], target.Drivers[0], settings.Mode);
-            VerifyingLoad load = new(
-                settings, target, 0, wait, (0, (ulong)(VerifiedBytes / settings.BlockSize)), (uint)Stopwatch.GetTimestamp());
+            (ulong First, ulong Count) range = (0, (ulong)(VerifiedBytes / settings.BlockSize));
+            VerifyingLoad load = new(settings, target, 0, wait, range, (uint)Stopwatch.GetTimestamp());
             using CrashingLoad crashing = new(load);
             List<string> deaths = [];
             for (int i = 0; i < Kills; i++)
@@ -199,13 +201,13 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     private async Task MeasureAsync(CancellationToken cancellation)
     {
         DemoScreen.Write(string.Empty);
-        DemoScreen.Write("  4 KiB random reads and writes of a cached file, one queue, a driver that sleeps as a guest does:");
-        DemoScreen.Row("depth", "read IOPS", "MB/s", "p50 us", "p99 us", "write IOPS", "MB/s", "p50 us", "p99 us");
+        DemoScreen.Write("  4 KiB random reads and writes of a cached file, one queue, a driver that sleeps:");
+        DemoScreen.Row("depth", "reads/s", "MB/s", "p50 us", "p99 us", "writes/s", "MB/s", "p50 us", "p99 us");
         foreach (int depth in s_depths)
         {
             cancellation.ThrowIfCancellationRequested();
-            LoadResult read = await new BlockLoad(Settings(depth) with { ReadPercent = 100 }).RunAsync().ConfigureAwait(false);
-            LoadResult write = await new BlockLoad(Settings(depth) with { ReadPercent = 0 }).RunAsync().ConfigureAwait(false);
+            LoadResult read = await RunAsync(Settings(depth) with { ReadPercent = 100 }).ConfigureAwait(false);
+            LoadResult write = await RunAsync(Settings(depth) with { ReadPercent = 0 }).ConfigureAwait(false);
             DemoScreen.Row([depth, .. Cells(read), .. Cells(write)]);
             Note(read.Failures, 0);
             Note(write.Failures, 0);
@@ -216,6 +218,8 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
             DemoScreen.Write("  (built for debugging: 'dotnet run -c Release' shows what it can do)");
         }
     }
+
+    private static Task<LoadResult> RunAsync(LoadSettings settings) => new BlockLoad(settings).RunAsync();
 
     private static object[] Cells(LoadResult result) =>
     [

@@ -53,7 +53,8 @@ internal sealed class DemoScreen
         string line = "  ";
         foreach (object cell in cells)
         {
-            line += string.Format(CultureInfo.InvariantCulture, cell is double ? "{0:N1}" : "{0:N0}", cell).PadLeft(width);
+            string format = cell is double ? "{0:N1}" : "{0:N0}";
+            line += string.Format(CultureInfo.InvariantCulture, format, cell).PadLeft(width);
         }
 
         Console.WriteLine(line);
@@ -61,7 +62,8 @@ internal sealed class DemoScreen
 
     private void Finish(string mark, string detail)
     {
-        Console.WriteLine($"{(_isTerminal ? "\r\e[K" : string.Empty)}  {mark}  {_current?.PadRight(TitleWidth)} {detail}");
+        string start = _isTerminal ? "\r\e[K" : string.Empty;
+        Console.WriteLine($"{start}  {mark}  {_current?.PadRight(TitleWidth)} {detail}");
         _current = null;
     }
 }

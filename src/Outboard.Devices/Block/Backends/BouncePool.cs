@@ -18,7 +18,9 @@ internal sealed class BouncePool : IDisposable
     /// <summary>Bytes of a buffer; a larger request goes through it piece by piece.</summary>
     private const int BufferBytes = 1 << 20;
 
-    /// <summary>Buffers of a queue: what a guest with unaligned buffers can make this process allocate, in MiB.</summary>
+    /// <summary>
+    /// Buffers of a queue: what a guest with unaligned buffers can make this process allocate, in MiB.
+    /// </summary>
     private const int MaxBuffers = 16;
 
     private const int ZeroBytes = 256 << 10;

@@ -8,6 +8,15 @@ namespace Outboard.Devices.Block.Backends;
 /// <summary>A raw image file or a block device.</summary>
 public sealed class FileDisk : Disk
 {
+    /// <summary>
+    /// How long a locked file may become free. A process that was killed with io_uring operations in flight leaves its
+    /// lock behind for 30 to 170 ms, since the kernel ends the ring later than the process; whoever restarts it at once
+    /// must not fail for that.
+    /// </summary>
+    private const int LockWaitMs = 2000;
+
+    private const int LockRetryMs = 5;
+
     private FileDisk(BlockFile file) => File = file;
 
     /// <inheritdoc/>
@@ -24,7 +33,8 @@ public sealed class FileDisk : Disk
 
     /// <inheritdoc/>
     public override string Description =>
-        $"{File.Path}, {SizeBytes} bytes{(IsReadOnly ? ", read-only" : string.Empty)}{(File.IsDirect ? ", direct" : string.Empty)}";
+        $"{File.Path}, {SizeBytes} bytes" +
+        $"{(IsReadOnly ? ", read-only" : string.Empty)}{(File.IsDirect ? ", direct" : string.Empty)}";
 
     internal BlockFile File { get; }
 
@@ -41,13 +51,14 @@ public sealed class FileDisk : Disk
         {
             if (file.SizeBytes == 0 || file.SizeBytes % 512 != 0)
             {
-                throw new LinuxException(
-                    "open", Errno.InvalidArgument, $"{path} has {file.SizeBytes} bytes: a disk has a multiple of 512, not 0");
+                string problem = $"{path} has {file.SizeBytes} bytes: a disk has a multiple of 512, not 0";
+                throw new LinuxException("open", Errno.InvalidArgument, problem);
             }
 
-            if (locked && !file.TryLock(exclusive: !readOnly))
+            if (locked && !WaitForLock(file, exclusive: !readOnly))
             {
-                throw new LinuxException("open", Errno.Busy, $"{path} is in use by another process: stop that one first");
+                string problem = $"{path} is in use by another process: stop that one first";
+                throw new LinuxException("open", Errno.Busy, problem);
             }
 
             return new FileDisk(file);
@@ -71,4 +82,20 @@ public sealed class FileDisk : Disk
 
     /// <inheritdoc/>
     public override void Dispose() => File.Dispose();
+
+    private static bool WaitForLock(BlockFile file, bool exclusive)
+    {
+        long start = Environment.TickCount64;
+        while (!file.TryLock(exclusive))
+        {
+            if (Environment.TickCount64 - start > LockWaitMs)
+            {
+                return false;
+            }
+
+            Thread.Sleep(LockRetryMs);
+        }
+
+        return true;
+    }
 }

@@ -31,6 +31,7 @@ internal sealed class FileDiskQueue : DiskQueue
     private readonly Queue<uint> _waiting;
     private readonly IoSegment[] _rest = new IoSegment[MaxSegments];
     private readonly BouncePool _bounces;
+    private bool _usesEngine;
 
     internal FileDiskQueue(FileDisk disk, QueueContext context, IDiskQueueOwner owner, int depth)
     {
@@ -95,6 +96,14 @@ internal sealed class FileDiskQueue : DiskQueue
 
     public override void Dispose()
     {
+        if (_usesEngine)
+        {
+            // The engine must not keep the file open (and locked) when the disk is closed. Other queues of this thread
+            // may have operations on it that are queued: those are handed over first.
+            _context.Files.Submit();
+            _context.Files.Release(_file);
+        }
+
         _bounces.Dispose();
         base.Dispose();
     }
@@ -112,6 +121,7 @@ internal sealed class FileDiskQueue : DiskQueue
     private int Step(uint request, ReadOnlySpan<IoSegment> segments)
     {
         ref Progress progress = ref _requests[request];
+        _usesEngine = true;
         bool queued = progress.Operation.Kind switch
         {
             DiskOperationKind.Read or DiskOperationKind.Write => TryMove(request, ref progress, segments),
@@ -152,6 +162,8 @@ internal sealed class FileDiskQueue : DiskQueue
                 : _context.Files.TryWrite(_file, one, offset, Tag(request), operation.IsDurable);
         }
 
+        // What is left of a request that began unaligned may be aligned: then the bounce buffer has no part in it.
+        ReturnBounce(ref progress);
         return isRead
             ? _context.Files.TryRead(_file, rest, offset, Tag(request))
             : _context.Files.TryWrite(_file, rest, offset, Tag(request), operation.IsDurable);
@@ -172,12 +184,15 @@ internal sealed class FileDiskQueue : DiskQueue
 
         IoSegment zeroes = _bounces.Zeroes;
         zeroes = zeroes.Slice(0, Math.Min(zeroes.Length, operation.Length - progress.Done));
+        ReadOnlySpan<IoSegment> one = new(in zeroes);
         return _context.Files.TryWrite(
-            _file, new ReadOnlySpan<IoSegment>(in zeroes), operation.Offset + progress.Done, Tag(request), operation.IsDurable);
+            _file, one, operation.Offset + progress.Done, Tag(request), operation.IsDurable);
     }
 
     /// <summary>Takes an engine operation's result into account.</summary>
-    /// <returns>0 when the request is done, a negative error number, or <see cref="DiskQueue.Pending"/> for one more step.</returns>
+    /// <returns>
+    /// 0 when the request is done, a negative error number, or <see cref="DiskQueue.Pending"/> for one more step.
+    /// </returns>
     private static int Advance(ref Progress progress, ReadOnlySpan<IoSegment> segments, int result)
     {
         ref readonly DiskOperation operation = ref progress.Operation;
@@ -223,14 +238,17 @@ internal sealed class FileDiskQueue : DiskQueue
 
     private void Finish(uint request, int outcome)
     {
-        ref Progress progress = ref _requests[request];
+        ReturnBounce(ref _requests[request]);
+        _owner.OnDiskCompletion(request, outcome);
+    }
+
+    private void ReturnBounce(ref Progress progress)
+    {
         if (progress.Bounce is not null)
         {
             _bounces.Return(progress.Bounce);
             progress.Bounce = null;
         }
-
-        _owner.OnDiskCompletion(request, outcome);
     }
 
     /// <summary>The segments without their first bytes, in a scratch array.</summary>

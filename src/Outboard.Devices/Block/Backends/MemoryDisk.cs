@@ -12,13 +12,23 @@ public sealed class MemoryDisk : Disk
     private readonly BlockFile _file;
     private readonly MemoryMapping _mapping;
 
-    /// <summary>Creates a disk of zero bytes.</summary>
+    /// <summary>Creates a disk of zeroes.</summary>
+    /// <param name="sizeBytes">A multiple of 512, not 0.</param>
     public MemoryDisk(long sizeBytes)
     {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
+        ArgumentOutOfRangeException.ThrowIfNotEqual(sizeBytes % 512, 0, nameof(sizeBytes));
         SizeBytes = sizeBytes;
-        FileDescriptor descriptor = MemFd.Create("outboard-memory-disk", (ulong)sizeBytes);
-        _mapping = MemoryMapping.Map(descriptor, 0, (ulong)sizeBytes);
-        _file = BlockFile.FromDescriptor(descriptor, "memory");
+        _file = BlockFile.FromDescriptor(MemFd.Create("outboard-memory-disk", (ulong)sizeBytes), "memory");
+        try
+        {
+            _mapping = MemoryMapping.Map(_file.Descriptor, 0, (ulong)sizeBytes);
+        }
+        catch
+        {
+            _file.Dispose();
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -39,6 +49,8 @@ public sealed class MemoryDisk : Disk
 
     private sealed class Queue(MemoryDisk disk) : DiskQueue
     {
+        private const long MaxCopyBytes = 1 << 30;
+
         public override int Start(uint request, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
         {
             switch (operation.Kind)
@@ -60,14 +72,20 @@ public sealed class MemoryDisk : Disk
         {
             foreach (ref readonly IoSegment segment in segments)
             {
-                Span<byte> stored = disk._mapping.Segment.Slice(offset, segment.Length).Span;
-                if (toDisk)
+                // In parts: a descriptor may be longer than a span.
+                for (long done = 0; done < segment.Length; done += MaxCopyBytes)
                 {
-                    segment.Span.CopyTo(stored);
-                }
-                else
-                {
-                    stored.CopyTo(segment.Span);
+                    long part = Math.Min(segment.Length - done, MaxCopyBytes);
+                    Span<byte> stored = disk._mapping.Segment.Slice(offset + done, part).Span;
+                    Span<byte> guest = segment.Slice(done, part).Span;
+                    if (toDisk)
+                    {
+                        guest.CopyTo(stored);
+                    }
+                    else
+                    {
+                        stored.CopyTo(guest);
+                    }
                 }
 
                 offset += segment.Length;

@@ -52,7 +52,10 @@ public sealed partial class BlockDriver
     /// <summary>Writes zeroes to a range given in bytes.</summary>
     /// <exception cref="BlockRequestException">The device refused or failed.</exception>
     public void WriteZeroes(ulong offset, uint bytes, bool mayUnmap = false) =>
-        Finish(TryWriteZeroes(SlotCount, SectorOf(offset), bytes / BlockConfig.SectorBytes, mayUnmap), "write zeroes", offset);
+        Finish(
+            TryWriteZeroes(SlotCount, SectorOf(offset), bytes / BlockConfig.SectorBytes, mayUnmap),
+            "write zeroes",
+            offset);
 
     /// <summary>Asks for the device's identity string.</summary>
     /// <exception cref="BlockRequestException">The device refused or failed.</exception>

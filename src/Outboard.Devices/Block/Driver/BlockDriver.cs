@@ -1,7 +1,7 @@
 // The driver's side of virtio-blk, virtio-v1.3 "5.2.6 Device Operation": requests are made in preallocated slots, and
 // nothing is allocated for a request.
 //
-// A slot owns 128 bytes and a data buffer; what the driver writes and what the device writes lie in separate cache lines:
+// A slot owns 128 bytes and a data buffer; what the driver writes and what the device writes lie in two cache lines:
 //    0 header (16, device reads)   16 range of discard and write-zeroes (16, device reads)
 //   64 status (1, device writes)   80 identity (20, device writes)
 //   data buffer: page-aligned, one descriptor, or several of SegmentBytes each

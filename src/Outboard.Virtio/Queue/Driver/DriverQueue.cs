@@ -32,7 +32,9 @@ public abstract class DriverQueue
     /// <summary>Where the ring lies.</summary>
     public VringAddresses Addresses { get; private protected init; }
 
-    /// <summary>Where a device begins that serves the ring for the first time, see <see cref="VringSetup.Base"/>.</summary>
+    /// <summary>
+    /// Where a device begins that serves the ring for the first time, see <see cref="VringSetup.Base"/>.
+    /// </summary>
     public abstract uint InitialBase { get; }
 
     /// <summary>Descriptors that are free.</summary>
@@ -55,7 +57,8 @@ public abstract class DriverQueue
     /// <param name="indirectEntries">
     /// Entries of the indirect table that each chain may use, 0 for none; a longer chain uses descriptors of the queue.
     /// </param>
-    public static DriverQueue Create(int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0) =>
+    public static DriverQueue Create(
+        int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0) =>
         (features & VirtioFeatures.RingPacked) != 0
             ? new PackedDriverQueue(index, size, memory, features, indirectEntries)
             : new SplitDriverQueue(index, size, memory, features, indirectEntries);

@@ -133,7 +133,8 @@ public sealed class PackedDriverQueue : DriverQueue
         PackedDescriptor descriptor = _ring.Read<PackedDescriptor>(Offset(_used));
         if (descriptor.Id >= Size || !_held[descriptor.Id].IsInFlight)
         {
-            throw new InvalidDataException($"queue {Index}: the device returned buffer {descriptor.Id}, which it does not hold");
+            throw new InvalidDataException(
+                $"queue {Index}: the device returned buffer {descriptor.Id}, which it does not hold");
         }
 
         ref Held held = ref _held[descriptor.Id];
@@ -169,7 +170,7 @@ public sealed class PackedDriverQueue : DriverQueue
 
     /// <inheritdoc/>
     /// <remarks>
-    /// A device overwrites descriptors with used ones, so what is in flight is written anew: from where the device's used
+    /// A device overwrites descriptors with used ones, so what is in flight is written anew: from where its used
     /// side stands, chain after chain in the order of their addition, up to where the driver stands.
     /// </remarks>
     public override uint ResubmitInFlight()
@@ -191,7 +192,8 @@ public sealed class PackedDriverQueue : DriverQueue
             _held[id] = _held[id] with { Start = _available };
             foreach (PackedDescriptor descriptor in descriptors)
             {
-                Put(descriptor.Address, descriptor.Length, descriptor.Id, descriptor.Flags & ~(PackedRing.Available | PackedRing.Used));
+                int flags = descriptor.Flags & ~(PackedRing.Available | PackedRing.Used);
+                Put(descriptor.Address, descriptor.Length, descriptor.Id, flags);
             }
         }
 
@@ -236,14 +238,16 @@ public sealed class PackedDriverQueue : DriverQueue
         _available = _available.Advance(1, Size);
     }
 
-    private static void FillIndirect(Span<byte> table, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
+    private static void FillIndirect(
+        Span<byte> table, ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable)
     {
         Span<PackedDescriptor> entries = MemoryMarshal.Cast<byte, PackedDescriptor>(table);
         for (int i = 0; i < readable.Length + writable.Length; i++)
         {
             bool isWritable = i >= readable.Length;
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
-            entries[i] = new PackedDescriptor(buffer.GuestAddress, buffer.Length, 0, isWritable ? SplitRing.Write : (ushort)0);
+            ushort flags = isWritable ? SplitRing.Write : (ushort)0;
+            entries[i] = new PackedDescriptor(buffer.GuestAddress, buffer.Length, 0, flags);
         }
     }
 

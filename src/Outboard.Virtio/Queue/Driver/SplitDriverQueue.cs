@@ -133,7 +133,8 @@ public sealed class SplitDriverQueue : DriverQueue
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));
         if (element.Id > _mask || !_held[element.Id].IsInFlight)
         {
-            throw new InvalidDataException($"queue {Index}: the device returned chain {element.Id}, which it does not hold");
+            throw new InvalidDataException(
+                $"queue {Index}: the device returned chain {element.Id}, which it does not hold");
         }
 
         _nextUsed++;
@@ -222,7 +223,8 @@ public sealed class SplitDriverQueue : DriverQueue
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             ushort next = _next[index];
             int flags = (isWritable ? SplitRing.Write : 0) | (--left > 0 ? SplitRing.Next : 0);
-            SplitDescriptor descriptor = new(buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
+            SplitDescriptor descriptor =
+                new(buffer.GuestAddress, buffer.Length, (ushort)flags, left > 0 ? next : (ushort)0);
             _table.Write(index * SplitRing.DescriptorBytes, descriptor);
             index = next;
         }
@@ -235,17 +237,20 @@ public sealed class SplitDriverQueue : DriverQueue
     {
         int count = readable.Length + writable.Length;
         DriverBuffer table = Indirect[head];
-        Span<SplitDescriptor> entries = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
+        Span<SplitDescriptor> entries =
+            System.Runtime.InteropServices.MemoryMarshal.Cast<byte, SplitDescriptor>(table.Span);
         for (int i = 0; i < count; i++)
         {
             bool isWritable = i >= readable.Length;
             DriverBuffer buffer = isWritable ? writable[i - readable.Length] : readable[i];
             int flags = (isWritable ? SplitRing.Write : 0) | (i + 1 < count ? SplitRing.Next : 0);
-            entries[i] = new SplitDescriptor(buffer.GuestAddress, buffer.Length, (ushort)flags, (ushort)(i + 1 < count ? i + 1 : 0));
+            ushort next = (ushort)(i + 1 < count ? i + 1 : 0);
+            entries[i] = new SplitDescriptor(buffer.GuestAddress, buffer.Length, (ushort)flags, next);
         }
 
         uint bytes = (uint)count * SplitRing.DescriptorBytes;
-        _table.Write(head * SplitRing.DescriptorBytes, new SplitDescriptor(table.GuestAddress, bytes, SplitRing.Indirect, 0));
+        SplitDescriptor descriptor = new(table.GuestAddress, bytes, SplitRing.Indirect, 0);
+        _table.Write(head * SplitRing.DescriptorBytes, descriptor);
         _freeHead = _next[head];
         FreeDescriptors--;
     }

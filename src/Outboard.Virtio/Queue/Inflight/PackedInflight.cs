@@ -2,7 +2,8 @@
 // order, so the record holds copies of the descriptors of every chain that is held, in entries taken from a free list.
 //
 //   Take     P1  e = free_head: e.num = 0, e.counter = counter++, e.inflight = 1
-//            P2  for each descriptor: copied into the entry at free_head; free_head = its next; e.num++; e.last at the last
+//            P2  for each descriptor: copied into the entry at free_head; free_head = its next; e.num++; e.last at the
+//                last
 //            P3  old_free_head = free_head
 //   Return   P4  desc[e.last].next = free_head; free_head = e         P5  used_idx and used_wrap_counter move on
 //   Publish  P6  the ring's used flags are stored (by the queue)      P7  e.inflight = 0 for each chain of the batch
@@ -10,7 +11,8 @@
 //
 // After a kill the ring tells whether P6 happened: then the record's current values count, else the old ones.
 // A batch must be published before the next Take, since P3 would commit the free list that P4 changed.
-// The region is shared with the front-end: it is written here, and read at recovery only, where nothing of it is trusted.
+// The region is shared with the front-end: it is written here, and read at recovery only, where nothing of it is
+// trusted.
 using Outboard.Memory;
 using Outboard.Virtio.Spec;
 
@@ -47,14 +49,17 @@ internal sealed class PackedInflight
     /// <param name="ring">The descriptor ring.</param>
     /// <param name="size">Queue size.</param>
     /// <param name="used">Where the front-end says that the used side stands; counts for a fresh region.</param>
-    /// <param name="held">Chains to be submitted again, in the order in which they were taken; null when the region is fresh.</param>
-    /// <exception cref="VringSetupException">The region is too small, damaged, or does not belong to this ring.</exception>
+    /// <param name="held">Chains to be submitted again, in the order in which they were taken; null when the region is
+    /// fresh.</param>
+    /// <exception cref="VringSetupException">The region is too small, damaged, or does not belong to this
+    /// ring.</exception>
     internal static PackedInflight Open(
         MemoryWindow window, MemoryWindow ring, int size, PackedPosition used, out PackedDescriptor[][]? held)
     {
         if (window.Length < PackedInflightSpec.HeaderBytes + ((uint)size * PackedInflightSpec.EntryBytes))
         {
-            throw new VringSetupException("inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
+            throw new VringSetupException(
+                "inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
         }
 
         PackedInflight inflight = new(window, size);
@@ -70,7 +75,8 @@ internal sealed class PackedInflight
         if (version != InflightSpec.Version || descriptors != size)
         {
             throw new VringSetupException(
-                "inflight", $"version {version} for {descriptors} descriptors; the ring has {size}, version {InflightSpec.Version} is known");
+                "inflight",
+                $"version {version} for {descriptors} descriptors; version {InflightSpec.Version} for {size} is due");
         }
 
         inflight.CommitOrRollBack(ring);
@@ -132,7 +138,8 @@ internal sealed class PackedInflight
         Commit();
     }
 
-    private static uint Entry(int index) => PackedInflightSpec.HeaderBytes + ((uint)index * PackedInflightSpec.EntryBytes);
+    private static uint Entry(int index) =>
+        PackedInflightSpec.HeaderBytes + ((uint)index * PackedInflightSpec.EntryBytes);
 
     private void Commit()
     {
@@ -236,7 +243,8 @@ internal sealed class PackedInflight
             total += held[i].Length;
         }
 
-        return total <= _size ? held : throw new VringSetupException("inflight", $"{total} descriptors are held, of {_size}");
+        return total <= _size ? held
+            : throw new VringSetupException("inflight", $"{total} descriptors are held, of {_size}");
     }
 
     private PackedDescriptor[] ReadChain(ushort head)

@@ -1,5 +1,5 @@
-// In-flight tracking of a split queue, vhost-user "Inflight I/O tracking": a shared record of what this process holds, so
-// that the next one can take over after any kill.
+// In-flight tracking of a split queue, vhost-user "Inflight I/O tracking": a shared record of what this process holds,
+// so that the next one can take over after any kill.
 //
 //   Take     I1  desc[i].counter = counter++          I2  desc[i].inflight = 1
 //   Return   I3  desc[i].next = last_batch_head       I4  last_batch_head = i             (for each chain of a batch)
@@ -34,13 +34,15 @@ internal sealed class SplitInflight
     /// <param name="window">The queue's region.</param>
     /// <param name="size">Queue size.</param>
     /// <param name="usedIndex">The ring's used.idx.</param>
-    /// <param name="held">Heads of chains to be submitted again, in the order in which they were taken; null when the region is fresh.</param>
+    /// <param name="held">Heads of chains to be submitted again, in the order in which they were taken; null when the
+    /// region is fresh.</param>
     /// <exception cref="VringSetupException">The region is too small or does not belong to this ring.</exception>
     internal static SplitInflight Open(MemoryWindow window, int size, ushort usedIndex, out ushort[]? held)
     {
         if (window.Length < SplitInflightSpec.HeaderBytes + ((uint)size * SplitInflightSpec.EntryBytes))
         {
-            throw new VringSetupException("inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
+            throw new VringSetupException(
+                "inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
         }
 
         SplitInflight inflight = new(window, size);
@@ -56,7 +58,8 @@ internal sealed class SplitInflight
         if (version != InflightSpec.Version || descriptors != size)
         {
             throw new VringSetupException(
-                "inflight", $"version {version} for {descriptors} descriptors; the ring has {size}, version {InflightSpec.Version} is known");
+                "inflight",
+                $"version {version} for {descriptors} descriptors; version {InflightSpec.Version} for {size} is due");
         }
 
         inflight.FinishLastBatch(usedIndex);
@@ -97,8 +100,8 @@ internal sealed class SplitInflight
     private static uint Entry(int head) => SplitInflightSpec.HeaderBytes + ((uint)head * SplitInflightSpec.EntryBytes);
 
     /// <summary>
-    /// A fresh region records the ring's used index as it is now: a device may start in the middle of a ring's life, and
-    /// a zero here would clear a chain that is held.
+    /// A fresh region records the ring's used index as it is now: a device may start in the middle of a ring's life,
+    /// and a zero here would clear a chain that is held.
     /// </summary>
     private void Initialize(ushort usedIndex)
     {
@@ -114,7 +117,8 @@ internal sealed class SplitInflight
         int head = _window.Read<ushort>(SplitInflightSpec.LastBatchHead);
         if (batch > _size)
         {
-            throw new VringSetupException("inflight", $"used_idx is {batch} behind the ring's, which has {_size} descriptors");
+            throw new VringSetupException(
+                "inflight", $"used_idx is {batch} behind the ring's, which has {_size} descriptors");
         }
 
         for (int i = 0; i < batch; i++)

@@ -161,14 +161,15 @@ public sealed class MessageFramerTests
         return framer.Advance(bytes.Length, attachments);
     }
 
-    /// <summary>Feeds the messages cut as told, but never across a message that brings attachments, as sockets do.</summary>
+    /// <summary>Feeds the messages cut as told; attachments come with the first piece, as on sockets.</summary>
     private static void Check(Sent[] sent, Func<int, int> cut)
     {
         MessageFramer framer = new();
         foreach (Sent expected in sent)
         {
             byte[] bytes = WirePeer.Frame(expected.Request, 1, expected.Payload);
-            FakeAttachment[] attachments = [.. Enumerable.Range(0, expected.Attachments).Select(_ => new FakeAttachment())];
+            FakeAttachment[] attachments =
+                [.. Enumerable.Range(0, expected.Attachments).Select(_ => new FakeAttachment())];
             VhostUserMessage? message = null;
             for (int fed = 0; fed < bytes.Length;)
             {

@@ -10,7 +10,10 @@ public sealed class BackendRequestTests
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     public static TheoryData<uint> Unsupported =>
-        [.. RequestTable.BackendRows.Where(row => row.Support == RequestSupport.NotBuilt).Select(row => row.Id), 0, 11, 1002, uint.MaxValue];
+    [
+        .. RequestTable.BackendRows.Where(row => row.Support == RequestSupport.NotBuilt).Select(row => row.Id),
+        0, 11, 1002, uint.MaxValue,
+    ];
 
     [Theory]
     [InlineData(WirePeer.NoReply)]

@@ -143,7 +143,8 @@ public sealed class FrontendReplyTests
     public async Task Silence_runs_into_the_time_limit_and_a_late_answer_is_never_taken_for_another()
     {
         await using ScriptedBackend backend = new(TimeSpan.FromMilliseconds(50));
-        ProtocolException error = await Assert.ThrowsAsync<ProtocolException>(() => backend.Frontend.GetFeaturesAsync(Token));
+        ProtocolException error =
+            await Assert.ThrowsAsync<ProtocolException>(() => backend.Frontend.GetFeaturesAsync(Token));
         Assert.Equal("GET_FEATURES", error.Request);
         Assert.True(error.IsFatal);
         await backend.ExpectAsync(FrontendRequest.GetFeatures);

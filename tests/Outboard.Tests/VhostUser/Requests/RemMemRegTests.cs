@@ -13,7 +13,8 @@ public sealed class RemMemRegTests : RequestTest
 
     protected override byte[] GoodPayload => WirePeer.Bytes(_region);
 
-    private readonly SingleMemoryRegionPayload _region = new(0, new MemoryRegionPayload(0x100000, 4096, 0x7f00_0000_0000, 0));
+    private readonly SingleMemoryRegionPayload _region =
+        new(0, new MemoryRegionPayload(0x100000, 4096, 0x7f00_0000_0000, 0));
 
     protected override int MaxDescriptors => 1;
 

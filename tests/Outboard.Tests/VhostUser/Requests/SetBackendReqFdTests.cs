@@ -31,7 +31,8 @@ public sealed class SetBackendReqFdTests : RequestTest
     public Task Datagram_socket_is_refused() => ExpectRefusedAsync([], SocketOf(AddressFamily.Unix, SocketType.Dgram));
 
     [Fact]
-    public Task Internet_socket_is_refused() => ExpectRefusedAsync([], SocketOf(AddressFamily.InterNetwork, SocketType.Stream));
+    public Task Internet_socket_is_refused() =>
+        ExpectRefusedAsync([], SocketOf(AddressFamily.InterNetwork, SocketType.Stream));
 
     [Fact]
     public async Task Configuration_change_is_told_on_it_without_asking_for_a_reply()

@@ -13,7 +13,7 @@ public sealed class SetFeaturesTests : RequestTest
 
     [Theory]
     [InlineData(VirtioFeatures.LogAll)]
-    [InlineData(VirtioFeatures.RingPacked)]
+    [InlineData(VirtioFeatures.AccessPlatform)]
     [InlineData(1UL << 1)]
     [InlineData(1UL << 63)]
     [InlineData(ulong.MaxValue)]

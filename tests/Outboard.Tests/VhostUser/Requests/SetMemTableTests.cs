@@ -43,7 +43,8 @@ public sealed class SetMemTableTests : RequestTest
     [InlineData(1)]
     [InlineData(3)]
     [InlineData(8)]
-    public Task Another_number_of_descriptors_is_refused(int descriptors) => ExpectRefusedAsync(Table(2), Files(descriptors));
+    public Task Another_number_of_descriptors_is_refused(int descriptors) =>
+        ExpectRefusedAsync(Table(2), Files(descriptors));
 
     [Fact]
     public async Task Overlap_in_guest_addresses_is_refused()

@@ -22,7 +22,8 @@ public sealed class SetVringNumTests : RequestTest
     public Task Sizes_that_are_no_power_of_two_or_too_large_are_refused(uint num) => ExpectRefusedAsync(State(0, num));
 
     [Fact]
-    public Task Larger_than_this_very_queue_is_refused() => ExpectRefusedAsync(State(2, FakeDevice.SmallestQueueSize * 2));
+    public Task Larger_than_this_very_queue_is_refused() =>
+        ExpectRefusedAsync(State(2, FakeDevice.SmallestQueueSize * 2));
 
     [Theory]
     [InlineData(3)]

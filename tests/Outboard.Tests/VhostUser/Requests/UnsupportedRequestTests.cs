@@ -9,7 +9,9 @@ public sealed class UnsupportedRequestTests : BackendTest
     private static readonly uint[] s_unknown = [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
 
     public static TheoryData<uint> Unsupported =>
-        [.. RequestTable.FrontendRows.Where(row => row.Support == RequestSupport.NotBuilt).Select(row => row.Id), .. s_unknown];
+        [.. RequestTable.FrontendRows
+            .Where(row => row.Support == RequestSupport.NotBuilt)
+            .Select(row => row.Id), .. s_unknown];
 
     public static TheoryData<uint> UnsupportedThatMayBeRefused =>
         [.. RequestTable.FrontendRows

@@ -76,9 +76,16 @@ internal sealed class BackendRig : IAsyncDisposable
         await next.ExpectServedAsync();
     }
 
+    /// <summary>Asks the server to end, and waits for it.</summary>
+    public async Task EndAsync()
+    {
+        await _end.CancelAsync();
+        await _serving.WaitAsync(Eventually.Limit);
+    }
+
     public async ValueTask DisposeAsync()
     {
-        bool ended = _serving.IsCompleted;
+        bool ended = _serving.IsCompleted && !_end.IsCancellationRequested;
         while (_owned.TryPop(out IDisposable? thing))
         {
             thing.Dispose();
@@ -86,8 +93,7 @@ internal sealed class BackendRig : IAsyncDisposable
 
         Device.Holds = false;
         Device.CompleteHeld();
-        await _end.CancelAsync();
-        await _serving.WaitAsync(Eventually.Limit);
+        await EndAsync();
         _end.Dispose();
         _folder.Delete(recursive: true);
         Assert.False(ended, "the server ended before it was asked to");

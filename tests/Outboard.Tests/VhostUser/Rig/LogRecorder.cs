@@ -18,8 +18,13 @@ internal sealed class LogRecorder : ILogger
     public bool IsEnabled(LogLevel logLevel) => true;
 
     public void Log<TState>(
-        LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) =>
+        LogLevel logLevel,
+        EventId eventId,
+        TState state,
+        Exception? exception,
+        Func<TState, Exception?, string> formatter) =>
         _entries.Enqueue((logLevel, $"{formatter(state, exception)} {exception?.Message}"));
 
-    private IEnumerable<string> At(LogLevel level) => _entries.Where(entry => entry.Level == level).Select(entry => entry.Text);
+    private IEnumerable<string> At(LogLevel level) =>
+        _entries.Where(entry => entry.Level == level).Select(entry => entry.Text);
 }

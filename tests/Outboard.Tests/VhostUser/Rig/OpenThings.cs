@@ -18,7 +18,7 @@ internal readonly record struct OpenThings(int Sockets, int Events, int Memories
             File.ReadLines("/proc/self/maps").Count(line => line.Contains(MemoryName, StringComparison.Ordinal)));
     }
 
-    /// <summary>Descriptors are closed by other threads: waits until nothing is left that was not there before.</summary>
+    /// <summary>Other threads close descriptors: waits until nothing is left that was not there.</summary>
     public async Task AssertNothingLeftAsync()
     {
         OpenThings before = this;
@@ -27,7 +27,8 @@ internal readonly record struct OpenThings(int Sockets, int Events, int Memories
     }
 
     private bool IsWithin(OpenThings before) =>
-        Sockets <= before.Sockets && Events <= before.Events && Memories <= before.Memories && Mappings <= before.Mappings;
+        Sockets <= before.Sockets && Events <= before.Events
+        && Memories <= before.Memories && Mappings <= before.Mappings;
 
     private static string TargetOf(string path)
     {

@@ -23,7 +23,7 @@ internal sealed class RawRing
     {
         Memory = memory;
         Index = index;
-        Ring = new SplitDriverQueue(index, Size, memory, features);
+        Ring = DriverQueue.Create(index, Size, memory, features);
         _requests = [.. Enumerable.Range(0, Size).Select(_ => memory.Allocate(RequestBytes))];
         _answers = [.. Enumerable.Range(0, Size).Select(_ => memory.Allocate(RequestBytes))];
         Kick = rig.Event();
@@ -35,7 +35,7 @@ internal sealed class RawRing
 
     public DriverMemory Memory { get; }
 
-    public SplitDriverQueue Ring { get; }
+    public DriverQueue Ring { get; }
 
     public EventFd Kick { get; }
 
@@ -80,7 +80,8 @@ internal sealed class RawRing
 
     public Task NumAsync(WirePeer peer) => StateAsync(peer, FrontendRequest.SetVringNum, Size);
 
-    public Task BaseAsync(WirePeer peer, ushort index = 0) => StateAsync(peer, FrontendRequest.SetVringBase, index);
+    public Task BaseAsync(WirePeer peer, uint? index = null) =>
+        StateAsync(peer, FrontendRequest.SetVringBase, index ?? Ring.InitialBase);
 
     public Task AddrAsync(WirePeer peer) => peer.DoAsync(FrontendRequest.SetVringAddr, Addresses);
 
@@ -96,7 +97,7 @@ internal sealed class RawRing
         StateAsync(peer, FrontendRequest.SetVringEnable, enabled ? 1U : 0U);
 
     /// <summary>Everything but ENABLE, in the order of QEMU.</summary>
-    public async Task SetUpAsync(WirePeer peer, ushort index = 0)
+    public async Task SetUpAsync(WirePeer peer, uint? index = null)
     {
         await CallAsync(peer);
         await ErrAsync(peer);
@@ -106,7 +107,7 @@ internal sealed class RawRing
         await KickAsync(peer);
     }
 
-    public async Task StartAsync(WirePeer peer, ushort index = 0)
+    public async Task StartAsync(WirePeer peer, uint? index = null)
     {
         await SetUpAsync(peer, index);
         await EnableAsync(peer);
@@ -114,7 +115,8 @@ internal sealed class RawRing
 
     /// <summary>Sends GET_VRING_BASE; the reply is for <see cref="StoppedAsync"/>.</summary>
     public Task BeginStopAsync(WirePeer peer) =>
-        peer.SendAsync(FrontendRequest.GetVringBase, WirePeer.NoReply, WirePeer.Bytes(new VringStatePayload((uint)Index, 0)));
+        peer.SendAsync(
+            FrontendRequest.GetVringBase, WirePeer.NoReply, WirePeer.Bytes(new VringStatePayload((uint)Index, 0)));
 
     public async Task<uint> StoppedAsync(WirePeer peer)
     {

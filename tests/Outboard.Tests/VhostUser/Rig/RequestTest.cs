@@ -22,6 +22,9 @@ public abstract class RequestTest : BackendTest
     /// <summary>Whether it is answered without being asked to.</summary>
     protected virtual bool HasOwnReply => false;
 
+    /// <summary>Descriptors that come with its reply.</summary>
+    protected virtual int ReplyDescriptors => 0;
+
     /// <summary>A payload that is carried out after <see cref="PrepareAsync"/>.</summary>
     protected abstract byte[] GoodPayload { get; }
 
@@ -98,7 +101,8 @@ public abstract class RequestTest : BackendTest
     public async Task Good_request_is_answered_once_when_it_asks()
     {
         using WirePeer peer = await ConnectPreparedAsync();
-        byte[] reply = await peer.AskAsync(Request, GoodPayload, WirePeer.NeedReply, GoodDescriptors());
+        await peer.SendAsync(Request, WirePeer.NeedReply, GoodPayload, GoodDescriptors());
+        byte[] reply = await ReplyAsync(peer);
         if (!HasOwnReply)
         {
             Assert.Equal(WirePeer.Bytes(0UL), reply);
@@ -114,7 +118,7 @@ public abstract class RequestTest : BackendTest
         await peer.SendAsync(Request, WirePeer.NoReply, GoodPayload, GoodDescriptors());
         if (HasOwnReply)
         {
-            await peer.ReplyAsync(Request);
+            await ReplyAsync(peer);
         }
 
         await peer.ExpectServedAsync();
@@ -128,8 +132,8 @@ public abstract class RequestTest : BackendTest
     }
 
     /// <summary>
-    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not (or
-    /// when the request has a reply of its own, which has no room for a refusal). The next connection is served.
+    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not
+    /// (or when the request has a reply of its own, with no room for a refusal). The next connection is served.
     /// </summary>
     private protected async Task ExpectRefusedAsync(byte[] payload, params FileDescriptor[] descriptors)
     {
@@ -145,6 +149,17 @@ public abstract class RequestTest : BackendTest
         }
 
         await Rig.ExpectServesNextAsync();
+    }
+
+    private async Task<byte[]> ReplyAsync(WirePeer peer)
+    {
+        WireMessage reply = await peer.ReplyWithAsync(Request, ReplyDescriptors);
+        foreach (FileDescriptor descriptor in reply.Descriptors)
+        {
+            descriptor.Dispose();
+        }
+
+        return reply.Payload;
     }
 
     private async Task ExpectRefusalAsync(WirePeer peer, byte[] payload, FileDescriptor[] descriptors)

@@ -14,6 +14,7 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
 {
     private bool _acknowledges;
     private RawRing[] _rings = rings;
+    private WireMessage? _inflight;
 
     /// <summary>The last answer of each kind.</summary>
     public Dictionary<FrontendRequest, byte[]> Replies { get; } = [];
@@ -26,8 +27,8 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
 
     public async Task PlayAsync(string conversation)
     {
-        string[] lines = conversation.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
-        foreach (string line in lines)
+        const StringSplitOptions trimmed = StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries;
+        foreach (string line in conversation.Split('\n', trimmed))
         {
             await SayAsync(line.Split(' ', StringSplitOptions.RemoveEmptyEntries));
         }
@@ -48,7 +49,13 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
             _acknowledges = (numbers[0] & (ulong)ProtocolFeatures.ReplyAck) != 0;
         }
 
-        if (row.HasOwnReply)
+        if (request == FrontendRequest.GetInflightFd)
+        {
+            _inflight = await peer.ReplyWithAsync(request, descriptors: 1);
+            Assert.Equal(InflightPayload.Bytes, _inflight.Payload.Length);
+            rig.Own(_inflight.Descriptors[0]);
+        }
+        else if (row.HasOwnReply)
         {
             byte[] reply = await peer.ReplyAsync(request);
             Assert.Equal(request == FrontendRequest.GetConfig ? payload.Length : 8, reply.Length);
@@ -84,11 +91,15 @@ internal sealed class Transcript(BackendRig rig, WirePeer peer, params RawRing[]
             case FrontendRequest.AddMemReg:
                 return (WirePeer.Bytes(RawRing.Describe(_rings[0].Memory)), [_rings[0].Memory.File.Descriptor]);
             case FrontendRequest.SetMemTable:
+                byte[] region = WirePeer.Bytes(RawRing.Describe(_rings[0].Memory).Region);
                 return (
-                    [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. WirePeer.Bytes(RawRing.Describe(_rings[0].Memory).Region)],
-                    [_rings[0].Memory.File.Descriptor]);
+                    [.. WirePeer.Bytes(new MemoryTablePayload(1, 0)), .. region], [_rings[0].Memory.File.Descriptor]);
             case FrontendRequest.GetConfig:
                 return ([.. WirePeer.Bytes(new ConfigPayload(0, (uint)numbers[0], 0)), .. new byte[numbers[0]]], []);
+            case FrontendRequest.GetInflightFd:
+                return (WirePeer.Bytes(new InflightPayload(0, 0, 2, RawRing.Size, 0)), []);
+            case FrontendRequest.SetInflightFd:
+                return (_inflight!.Payload, _inflight.Descriptors);
             case FrontendRequest.SetBackendReqFd:
                 (FileDescriptor passed, BackendChannel) = rig.SocketPair();
                 return ([], [passed]);

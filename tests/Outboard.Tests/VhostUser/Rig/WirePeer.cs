@@ -26,7 +26,8 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
 
     public const ProtocolFeatures AllProtocolFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
-        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status;
+        | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
+        | ProtocolFeatures.InflightShmFd;
 
     public static byte[] Bytes<T>(T value)
         where T : unmanaged => MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)).ToArray();
@@ -57,13 +58,16 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
         BinaryPrimitives.ReadUInt64LittleEndian(await AskAsync(request, [], flags));
 
     /// <summary>Reads a reply without descriptors, and checks its header.</summary>
-    public async Task<byte[]> ReplyAsync(FrontendRequest request)
+    public async Task<byte[]> ReplyAsync(FrontendRequest request) => (await ReplyWithAsync(request, 0)).Payload;
+
+    /// <summary>Reads a reply with descriptors, and checks its header.</summary>
+    public async Task<WireMessage> ReplyWithAsync(FrontendRequest request, int descriptors)
     {
         WireMessage reply = await ReceiveAsync();
         Assert.Equal((uint)request, reply.Request);
         Assert.Equal(ReplyFlags, reply.Flags);
-        Assert.Empty(reply.Descriptors);
-        return reply.Payload;
+        Assert.Equal(descriptors, reply.Descriptors.Length);
+        return reply;
     }
 
     /// <summary>Sends a request with NEED_REPLY and expects a zero.</summary>
@@ -146,7 +150,8 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
 
     private static CancellationTokenSource Limit()
     {
-        CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        CancellationToken test = TestContext.Current.CancellationToken;
+        CancellationTokenSource limit = CancellationTokenSource.CreateLinkedTokenSource(test);
         limit.CancelAfter(Eventually.Limit);
         return limit;
     }

@@ -33,7 +33,8 @@ public sealed class BlockConfigViewTests
         Assert.Equal(65536u, view.SizeMax);
         Assert.Equal(126u, view.SegmentMax);
         Assert.Equal(4096u, view.BlockSize);
-        Assert.Equal((3, 1, 8u, 64u), (view.PhysicalBlockExponent, view.AlignmentOffset, view.MinIoBlocks, view.OptimalIoBlocks));
+        Assert.Equal((3, 1), (view.PhysicalBlockExponent, view.AlignmentOffset));
+        Assert.Equal((8u, 64u), (view.MinIoBlocks, view.OptimalIoBlocks));
         Assert.True(view.IsWriteBack);
         Assert.Equal(4, view.QueueCount);
         Assert.Equal(new BlockRangeLimits(2048, 2, 8, MayUnmap: true), view.Discard);
@@ -54,11 +55,14 @@ public sealed class BlockConfigViewTests
         byte[] space = new byte[BlockConfig.Bytes];
         foreach ((ConfigField field, ulong value) in ((ConfigField, ulong)[])
         [
-            (BlockConfig.Capacity, 1000), (BlockConfig.SizeMax, 65536), (BlockConfig.SegMax, 126), (BlockConfig.BlockSize, 4096),
+            (BlockConfig.Capacity, 1000), (BlockConfig.SizeMax, 65536), (BlockConfig.SegMax, 126),
+            (BlockConfig.BlockSize, 4096),
             (BlockConfig.PhysicalBlockExponent, 3), (BlockConfig.AlignmentOffset, 1), (BlockConfig.MinIoSize, 8),
             (BlockConfig.OptimalIoSize, 64), (BlockConfig.WriteBack, 1), (BlockConfig.QueueCount, 4),
-            (BlockConfig.MaxDiscardSectors, 2048), (BlockConfig.MaxDiscardSegments, 2), (BlockConfig.DiscardAlignment, 8),
-            (BlockConfig.MaxWriteZeroesSectors, 4096), (BlockConfig.MaxWriteZeroesSegments, 3), (BlockConfig.WriteZeroesMayUnmap, 1),
+            (BlockConfig.MaxDiscardSectors, 2048), (BlockConfig.MaxDiscardSegments, 2),
+            (BlockConfig.DiscardAlignment, 8),
+            (BlockConfig.MaxWriteZeroesSectors, 4096), (BlockConfig.MaxWriteZeroesSegments, 3),
+            (BlockConfig.WriteZeroesMayUnmap, 1),
         ])
         {
             byte[] bytes = new byte[8];

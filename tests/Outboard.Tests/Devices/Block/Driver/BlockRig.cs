@@ -50,7 +50,8 @@ internal sealed class BlockRig : IAsyncDisposable
 
     /// <summary>Serves a disk, and connects a driver.</summary>
     public static async Task<BlockRig> ConnectAsync(
-        Disk disk, BlockDeviceOptions? options = null, int slots = 32, uint dataBytes = 65536, uint segmentBytes = 0, bool indirect = false)
+        Disk disk, BlockDeviceOptions? options = null, int slots = 32, uint dataBytes = 65536, uint segmentBytes = 0,
+        bool indirect = false)
     {
         BlockRig rig = await ServeAsync(disk, options);
         VhostUserFrontend frontend = await VhostUserFrontend.ConnectAsync(

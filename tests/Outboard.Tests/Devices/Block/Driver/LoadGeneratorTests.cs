@@ -12,6 +12,8 @@ public sealed class LoadGeneratorTests
 {
     private const int DiskBytes = 4 << 20;
 
+    private static readonly BlockDeviceOptions s_twoQueues = new() { QueueCount = 2 };
+
     [Theory]
     [InlineData("--mode=irq")]
     [InlineData("--mode=poll", "--queues=2", "--read-percent=30")]
@@ -19,7 +21,7 @@ public sealed class LoadGeneratorTests
     [InlineData("--no-event-idx", "--queue-depth=1", "--block-size=512")]
     public async Task A_measurement_counts_and_allocates_nothing(params string[] arguments)
     {
-        await using BlockRig rig = await BlockRig.ServeAsync(new MemoryDisk(DiskBytes), new BlockDeviceOptions { QueueCount = 2 });
+        await using BlockRig rig = await BlockRig.ServeAsync(new MemoryDisk(DiskBytes), s_twoQueues);
         JsonElement result = await MeasureAsync(rig, arguments);
         Assert.True(result.GetProperty("operations").GetInt64() > 0);
         Assert.True(result.GetProperty("iops").GetDouble() > 0);
@@ -34,9 +36,11 @@ public sealed class LoadGeneratorTests
     [Theory]
     [InlineData("--mode=irq", "--queues=2")]
     [InlineData("--mode=eventfd", "--indirect", "--block-size=8K")]
+    [InlineData("--packed")]
+    [InlineData("--packed", "--indirect", "--mode=poll")]
     public async Task A_good_disk_is_verified(params string[] arguments)
     {
-        await using BlockRig rig = await BlockRig.ServeAsync(new MemoryDisk(DiskBytes), new BlockDeviceOptions { QueueCount = 2 });
+        await using BlockRig rig = await BlockRig.ServeAsync(new MemoryDisk(DiskBytes), s_twoQueues);
         JsonElement result = await MeasureAsync(rig, [.. arguments, "--verify"]);
         Assert.Equal(0, result.GetProperty("failures").GetInt64());
         long blocks = DiskBytes / result.GetProperty("blockSize").GetInt32();
@@ -102,8 +106,9 @@ public sealed class LoadGeneratorTests
 
     private static async Task<JsonElement> MeasureAsync(BlockRig rig, string[] arguments)
     {
+        string[] common = ["bench", "block", "--duration=0.3", "--warm-up=0.3", "--json"];
         Outcome outcome = await OutboardProcess.RunAsync(
-            ["bench", "block", $"--socket-path={rig.SocketPath}", "--duration=0.3", "--warm-up=0.3", "--json", .. arguments]);
+            [.. common, $"--socket-path={rig.SocketPath}", .. arguments]);
         Assert.Equal(string.Empty, outcome.Errors);
         Assert.Equal(0, outcome.ExitCode);
         return JsonDocument.Parse(outcome.Output).RootElement;

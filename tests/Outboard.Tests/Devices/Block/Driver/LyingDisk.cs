@@ -37,7 +37,8 @@ internal sealed class LyingDisk(Disk inner, Lie lie) : Disk
 
         public override int Start(uint request, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
         {
-            DiskOperationKind wanted = lie is Lie.LoseWrites or Lie.TearWrites ? DiskOperationKind.Write : DiskOperationKind.Read;
+            DiskOperationKind wanted = lie is Lie.LoseWrites or Lie.TearWrites
+                ? DiskOperationKind.Write : DiskOperationKind.Read;
             bool isLie = operation.Kind == wanted && ++_operations > GoodConduct && _operations % Interval == 0;
             if (!isLie)
             {
