@@ -68,7 +68,7 @@ public sealed class RunningQueue
     /// or a failed queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
-        (_handler.HasBacklog && !_failed)
+        (!_failed && _handler.HasBacklog)
         || (_links.Kick?.Waitable is null && CanServe)
         || _worker.Draining == this;
 
@@ -170,7 +170,7 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (_handler.HasBacklog && !_failed)
+        if (!_failed && _handler.HasBacklog)
         {
             Retry();
         }

@@ -66,7 +66,8 @@ internal sealed partial class SpecCoverage(string root)
         | ProtocolFeatures.ConfigureMemSlots;
 
     /// <summary>Built requests that have no test file yet; the page shows a dash.</summary>
-    private static readonly FrontendRequest[] s_untested = [FrontendRequest.GetInflightFd, FrontendRequest.SetInflightFd];
+    private static readonly FrontendRequest[] s_untested =
+        [FrontendRequest.GetInflightFd, FrontendRequest.SetInflightFd];
 
     private static readonly Dictionary<string, Place> s_ring = new()
     {

@@ -1,8 +1,8 @@
 // Finds the members of every type in a masked C# text, by counting braces, and tells how many lines each one has.
 //
 // A member starts at its first code (attributes included) and ends at the semicolon or brace that closes it. Data
-// (fields and properties whose content follows an equals sign, and tables) is no function. Statements outside of any type make one
-// function, named after what they are: the program.
+// (fields and properties whose content follows an equals sign, and tables) is no function. Statements outside of any
+// type make one function, named after what they are: the program.
 using System.Text.RegularExpressions;
 
 namespace Outboard.Tests.Tidy;

@@ -20,7 +20,8 @@ public sealed class ReferenceLawTests
         ["Outboard.Devices"] = ["Outboard.Pci", "Outboard.Virtio"],
     };
 
-    private static readonly string[] s_transports = ["Outboard.VhostUser", "Outboard.VirtioVhostUser", "Outboard.VfioUser"];
+    private static readonly string[] s_transports =
+        ["Outboard.VhostUser", "Outboard.VirtioVhostUser", "Outboard.VfioUser"];
 
     [Fact]
     public void Products_reference_what_the_design_says_and_nothing_else() => LawAssert.Kept(
@@ -46,7 +47,8 @@ public sealed class ReferenceLawTests
         from file in Repository.Sources
         where file.IsUnder("src")
         let code = file.Masked.Code
-        let seesDevice = file.IsUnder("src/Outboard.Devices") || code.Contains("Outboard.Devices", StringComparison.Ordinal)
+        let seesDevice = file.IsUnder("src/Outboard.Devices")
+            || code.Contains("Outboard.Devices", StringComparison.Ordinal)
         let seesTransport = s_transports.Any(transport =>
             file.IsUnder("src/" + transport) || code.Contains(transport + ".", StringComparison.Ordinal))
         where seesDevice && seesTransport
@@ -66,12 +68,14 @@ public sealed class ReferenceLawTests
         string[] above = [.. s_transports, "Outboard.Devices"];
         foreach (string product in new[] { "Outboard.Virtio", "Outboard.Pci" })
         {
-            IEnumerable<string?> referenced = Assembly.Load(product).GetReferencedAssemblies().Select(name => name.Name);
+            IEnumerable<string?> referenced =
+                Assembly.Load(product).GetReferencedAssemblies().Select(name => name.Name);
             Assert.DoesNotContain(referenced, name => above.Contains(name));
         }
     }
 
     private static IEnumerable<string> References(RepositoryFile project) =>
         XDocument.Parse(project.Text).Descendants("ProjectReference")
-            .Select(element => Path.GetFileNameWithoutExtension(element.Attribute("Include")!.Value.Replace('\\', '/')));
+            .Select(element => element.Attribute("Include")!.Value.Replace('\\', '/'))
+            .Select(path => Path.GetFileNameWithoutExtension(path)!);
 }

@@ -1,5 +1,5 @@
-// The random life of one ring: each step is a thing that the driver or the device may do now. Buffers lie in memory that
-// is cut into regions at random places, so that many chains cross them.
+// The random life of one ring: each step is a thing that the driver or the device may do now. Buffers lie in memory
+// that is cut into regions at random places, so that many chains cross them.
 using Outboard.Linux;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;
@@ -128,7 +128,9 @@ internal sealed class RingLife : IDisposable
 
         request = request with { Content = request.Content[..at] };
         int free = _driver.FreeDescriptors;
-        if (_driver.TryAdd([.. request.Readable.Select(b => b.Buffer)], [.. request.Writable.Select(b => b.Buffer)], _token))
+        DriverBuffer[] readables = [.. request.Readable.Select(b => b.Buffer)];
+        DriverBuffer[] writables = [.. request.Writable.Select(b => b.Buffer)];
+        if (_driver.TryAdd(readables, writables, _token))
         {
             _toTake.Enqueue(_token);
             _requests.Add(_token++, request);
@@ -233,7 +235,9 @@ internal sealed class RingLife : IDisposable
     }
 
     private sealed record Request(
-        List<(int Place, DriverBuffer Buffer)> Readable, List<(int Place, DriverBuffer Buffer)> Writable, byte[] Content)
+        List<(int Place, DriverBuffer Buffer)> Readable,
+        List<(int Place, DriverBuffer Buffer)> Writable,
+        byte[] Content)
     {
         internal byte[] Answer { get; init; } = [];
     }

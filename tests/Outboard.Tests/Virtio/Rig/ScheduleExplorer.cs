@@ -13,7 +13,9 @@ internal interface ISteppedProgram
 
 internal static class ScheduleExplorer
 {
-    /// <summary>Explores all schedules; <paramref name="check"/> looks at the state in which nobody can go on.</summary>
+    /// <summary>
+    /// Explores all schedules; <paramref name="check"/> looks at the state in which nobody can go on.
+    /// </summary>
     /// <returns>How many schedules there are.</returns>
     internal static int Explore<T>(
         Func<T> create, Func<T, (ISteppedProgram One, ISteppedProgram Other)> sides, Action<T> check, int maxSteps)
