@@ -65,10 +65,6 @@ internal sealed partial class SpecCoverage(string root)
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
         | ProtocolFeatures.ConfigureMemSlots;
 
-    /// <summary>Built requests that have no test file yet; the page shows a dash.</summary>
-    private static readonly FrontendRequest[] s_untested =
-        [FrontendRequest.GetInflightFd, FrontendRequest.SetInflightFd];
-
     private static readonly Dictionary<string, Place> s_ring = new()
     {
         ["IndirectDescriptors"] = new(
@@ -76,14 +72,16 @@ internal sealed partial class SpecCoverage(string root)
             "tests/Outboard.Tests/Virtio/SplitVirtqueueFaultTests.cs", Qemu),
         ["EventIndex"] = new(
             "src/Outboard.Virtio/Queue/SplitVirtqueue.cs", "ShouldCall",
-            "tests/Outboard.Tests/Virtio/SplitVirtqueuePropertyTests.cs", Qemu),
+            "tests/Outboard.Tests/Virtio/NotificationTests.cs", Qemu),
         ["ProtocolFeatures"] = new(
             $"{Backend}/BackendSession.Features.cs", "GetProtocolFeatures",
             $"{RequestTests}/GetProtocolFeaturesTests.cs", $"{Qemu}, {Libblkio}"),
         ["Version1"] = new(
             "src/Outboard.Virtio/Queue/Virtqueue.cs", "Create",
-            "tests/Outboard.Tests/Virtio/SplitVirtqueuePropertyTests.cs", $"{Qemu}, {Libblkio}"),
-        ["RingPacked"] = new("src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake", null, None),
+            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", $"{Qemu}, {Libblkio}"),
+        ["RingPacked"] = new(
+            "src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake",
+            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", None),
     };
 
     private static readonly Dictionary<string, Place> s_block = new()
@@ -157,9 +155,7 @@ internal sealed partial class SpecCoverage(string root)
             string foreign = Join(
                 (s_qemu.Contains(request), Qemu), (s_libblkio.Contains(request), Libblkio),
                 (s_storageDaemon.Contains(request), StorageDaemon));
-            bool isUntested = s_untested.Contains(request) && !File.Exists(Path.Combine(root, test));
-            string shown = isUntested ? None : Existing(test);
-            AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, shown, foreign);
+            AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, Existing(test), foreign);
         }
 
         page.Append("\n## Requests of back-ends\n\n");
@@ -210,7 +206,7 @@ internal sealed partial class SpecCoverage(string root)
             Require(isBuilt == places.ContainsKey(name), $"{spelling}: it is offered without a place, or not at all");
             Place? place = isBuilt ? places.GetValueOrDefault(name) : null;
             string code = place is null ? None : Find(place.File, place.Function);
-            string test = place?.Test is null ? None : Existing(place.Test);
+            string test = place is null ? None : Existing(place.Test);
             AppendRow(page, (uint)bit, spelling, isBuilt, null, code, test, place?.Foreign ?? None);
         }
     }
@@ -296,5 +292,5 @@ internal sealed partial class SpecCoverage(string root)
     [GeneratedRegex(@"ProtocolFeatures BuiltProtocolFeatures =[^;]*;")]
     private static partial Regex OfferedProtocolFeatures();
 
-    private sealed record Place(string File, string Function, string? Test, string Foreign);
+    private sealed record Place(string File, string Function, string Test, string Foreign);
 }
