@@ -25,7 +25,7 @@ public sealed class SegmentTable : IDisposable
     /// <summary>Largest block (in segments) that a slot keeps after use.</summary>
     private const int KeptCapacity = 256;
 
-    /// <summary>Bytes that all idle slots may keep: so little that no queue's budget is used up by what is idle.</summary>
+    /// <summary>Bytes that all idle slots may keep: a small part of what a queue may use.</summary>
     private const long KeptBytes = 2 << 20;
 
     private const int CacheLineBytes = 64;

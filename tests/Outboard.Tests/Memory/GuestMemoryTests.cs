@@ -235,13 +235,13 @@ public sealed class GuestMemoryTests
             }
         }
 
-        Assert.Equal(expected is not null, TryTranslate(
-            memory, address, length, ref hint, out List<IoSegment> segments));
+        bool isMapped = TryTranslate(memory, address, length, ref hint, out List<IoSegment> segments);
+        Assert.Equal(expected is not null, isMapped);
         if (expected is not null)
         {
             Assert.DoesNotContain(segments, segment => segment.Length == 0);
-            Assert.Equal(expected, segments.SelectMany(s => Enumerable.Range(0, (int)s.Length), (s, i) =>
-                s.Address + (nuint)i));
+            Assert.Equal(
+                expected, segments.SelectMany(s => Enumerable.Range(0, (int)s.Length), (s, i) => s.Address + (nuint)i));
         }
     }
 

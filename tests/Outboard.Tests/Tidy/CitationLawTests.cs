@@ -35,8 +35,8 @@ public sealed partial class CitationLawTests
     [Fact]
     public void Citations_are_found_across_lines_and_in_lists()
     {
-        RepositoryFile file =
-            new("a.cs", "// see virtio-v1.3 \"2.7 Split\n// Virtqueues\" and \"5 Device Types\".\nint x;");
+        const string text = "// see virtio-v1.3 \"2.7 Split\n// Virtqueues\" and \"5 Device Types\".\nint x;";
+        RepositoryFile file = new("a.cs", text);
         Assert.Equal(["virtio-v1.3 \"2.7 Split Virtqueues\"", "virtio-v1.3 \"5 Device Types\""], Citations(file));
     }
 

@@ -68,14 +68,14 @@ public sealed class ReferenceLawTests
         string[] above = [.. s_transports, "Outboard.Devices"];
         foreach (string product in new[] { "Outboard.Virtio", "Outboard.Pci" })
         {
-            IEnumerable<string?> referenced = Assembly.Load(product).GetReferencedAssemblies().Select(name =>
-                name.Name);
+            IEnumerable<string?> referenced =
+                Assembly.Load(product).GetReferencedAssemblies().Select(name => name.Name);
             Assert.DoesNotContain(referenced, name => above.Contains(name));
         }
     }
 
     private static IEnumerable<string> References(RepositoryFile project) =>
         XDocument.Parse(project.Text).Descendants("ProjectReference")
-            .Select(element =>
-                Path.GetFileNameWithoutExtension(element.Attribute("Include")!.Value.Replace('\\', '/')));
+            .Select(element => element.Attribute("Include")!.Value.Replace('\\', '/'))
+            .Select(path => Path.GetFileNameWithoutExtension(path)!);
 }

@@ -19,8 +19,8 @@ internal sealed record RepositoryFile(string Path, string Text)
     /// <summary>Tables of a specification: their rows may be many and long.</summary>
     internal bool IsSpecTable =>
         Path.Contains("/Spec/", StringComparison.Ordinal)
-        || Name.EndsWith("Table.cs", StringComparison.Ordinal)
-        || Name == "Payloads.cs";
+        || (Path.Contains("/Protocol/", StringComparison.Ordinal)
+            && (Name.EndsWith("Table.cs", StringComparison.Ordinal) || Name == "Payloads.cs"));
 
     internal bool IsUnder(params string[] folders) =>
         folders.Any(folder => Path.StartsWith(folder + "/", StringComparison.Ordinal));

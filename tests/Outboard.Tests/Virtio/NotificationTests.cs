@@ -86,8 +86,13 @@ public sealed class NotificationTests
     }
 
     private static int Explore(
-        int size, ulong features, int requests, int perPublish, int before, Carelessness carelessness,
-            out int schedules)
+        int size,
+        ulong features,
+        int requests,
+        int perPublish,
+        int before,
+        Carelessness carelessness,
+        out int schedules)
     {
         int lost = 0;
         using DriverMemory memory = new(1UL << 30);

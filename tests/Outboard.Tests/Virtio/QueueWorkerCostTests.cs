@@ -176,8 +176,7 @@ public sealed class QueueWorkerCostTests
     {
         string stat = File.ReadAllText(statPath);
         string[] fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
-        return long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(
-            fields[12], CultureInfo.InvariantCulture);
+        return fields[11..13].Sum(field => long.Parse(field, CultureInfo.InvariantCulture));
     }
 
     private sealed class AllocationDevice(bool isDetaching) : VirtioDevice(VirtioDeviceId.Entropy, [256])

@@ -1,5 +1,5 @@
-// Random life of a ring, split or packed: device and driver of the product against each other, and against a model
-// that knows only which requests exist. Content, order of publication, lengths and counts are compared at every step.
+// Random life of a ring, split or packed: device and driver of the product against each other, and against a model that
+// knows only which requests exist. Content, order of publication, lengths and counts are compared at every step.
 using Outboard.Memory;
 using Outboard.Tests.Virtio.Rig;
 using Outboard.Virtio.Queue;

@@ -28,8 +28,13 @@ internal sealed class NotifiedRing : IDisposable
     private bool _call;
 
     internal NotifiedRing(
-        DriverMemory memory, int size, ulong features, int requests, int perPublish, int before,
-            Carelessness carelessness)
+        DriverMemory memory,
+        int size,
+        ulong features,
+        int requests,
+        int perPublish,
+        int before,
+        Carelessness carelessness)
     {
         _carelessness = carelessness;
         Driver = DriverQueue.Create(0, size, memory, features);

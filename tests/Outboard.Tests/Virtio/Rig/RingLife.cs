@@ -128,9 +128,9 @@ internal sealed class RingLife : IDisposable
 
         request = request with { Content = request.Content[..at] };
         int free = _driver.FreeDescriptors;
-        DriverBuffer[] sources = [.. request.Readable.Select(b => b.Buffer)];
-        DriverBuffer[] targets = [.. request.Writable.Select(b => b.Buffer)];
-        if (_driver.TryAdd(sources, targets, _token))
+        DriverBuffer[] readables = [.. request.Readable.Select(b => b.Buffer)];
+        DriverBuffer[] writables = [.. request.Writable.Select(b => b.Buffer)];
+        if (_driver.TryAdd(readables, writables, _token))
         {
             _toTake.Enqueue(_token);
             _requests.Add(_token++, request);
@@ -235,8 +235,9 @@ internal sealed class RingLife : IDisposable
     }
 
     private sealed record Request(
-        List<(int Place, DriverBuffer Buffer)> Readable, List<(int Place, DriverBuffer Buffer)> Writable,
-            byte[] Content)
+        List<(int Place, DriverBuffer Buffer)> Readable,
+        List<(int Place, DriverBuffer Buffer)> Writable,
+        byte[] Content)
     {
         internal byte[] Answer { get; init; } = [];
     }

@@ -17,6 +17,7 @@ internal sealed class ServedRing : IAsyncDisposable
     private readonly bool _ownsMemory;
     private readonly EventFd _kick = new();
     private readonly EventFd _call = new();
+    private readonly SemaphoreSlim _failed = new(0);
     private bool _isStopped;
 
     private ServedRing(DriverMemory? memory, int index, int size, ulong features)
@@ -40,7 +41,7 @@ internal sealed class ServedRing : IAsyncDisposable
 
     internal ConcurrentQueue<VirtqueueFault> Faults { get; } = [];
 
-    internal BlockingCollection<Exception> Failures { get; } = [];
+    internal ConcurrentQueue<Exception> Failures { get; } = [];
 
     internal static async Task<ServedRing> StartAsync(
         VirtioDevice device,
@@ -63,7 +64,7 @@ internal sealed class ServedRing : IAsyncDisposable
             IsStarted = isStarted,
             IsEnabled = isEnabled,
             Faulted = (_, fault) => ring.Faults.Enqueue(fault),
-            Failed = (_, error) => ring.Failures.Add(error),
+            Failed = (_, error) => ring.Fail(error),
         };
         ring.Queue = await device.StartQueue(
             VirtqueuePropertyTests.Setup(ring.Driver, ring.Memory, features), links, worker);
@@ -79,6 +80,14 @@ internal sealed class ServedRing : IAsyncDisposable
         {
             Kick();
         }
+    }
+
+    /// <summary>Waits for the next failure that the worker told.</summary>
+    internal Exception TakeFailure()
+    {
+        Assert.True(_failed.Wait(PatienceMs, TestContext.Current.CancellationToken), "no failure was told");
+        Assert.True(Failures.TryDequeue(out Exception? error));
+        return error;
     }
 
     internal void Kick() => _kick.Signal();
@@ -118,9 +127,16 @@ internal sealed class ServedRing : IAsyncDisposable
 
         _kick.Dispose();
         _call.Dispose();
+        _failed.Dispose();
         if (_ownsMemory)
         {
             Memory.Dispose();
         }
+    }
+
+    private void Fail(Exception error)
+    {
+        Failures.Enqueue(error);
+        _failed.Release();
     }
 }

@@ -37,11 +37,23 @@ internal sealed class SumDevice(int queues = 1) : VirtioDevice(
 internal sealed class HoldDevice(int queues = 1) : VirtioDevice(
     VirtioDeviceId.Console, Enumerable.Repeat(256, queues).ToArray())
 {
-    internal BlockingCollection<PendingRequest> Held { get; } = [];
+    private readonly BlockingCollection<PendingRequest> _held = [];
+
+    /// <summary>Requests that the test did not take.</summary>
+    internal int HeldCount => _held.Count;
+
+    /// <summary>Waits for the next request.</summary>
+    internal PendingRequest Take()
+    {
+        bool came = _held.TryTake(
+            out PendingRequest request, ServedRing.PatienceMs, TestContext.Current.CancellationToken);
+        Assert.True(came, "no request came");
+        return request;
+    }
 
     protected internal override uint HandleRequest(int queue, scoped in DescriptorChain chain)
     {
-        Held.Add(chain.Detach());
+        _held.Add(chain.Detach(), CancellationToken.None);
         return 0xDEAD;
     }
 }
