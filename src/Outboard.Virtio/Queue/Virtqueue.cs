@@ -5,7 +5,7 @@
 //
 // Each chain in flight has a slot (the index of its head descriptor or its buffer id), which holds its translated
 // buffers until it is completed. A generation number in the slot makes sure that it is completed exactly once.
-// Not here: dirty logging, IOMMU translation, in-flight tracking.
+// Not here: dirty logging, IOMMU translation. In-flight tracking: see Inflight/.
 using System.Runtime.CompilerServices;
 using Outboard.Linux;
 using Outboard.Memory;

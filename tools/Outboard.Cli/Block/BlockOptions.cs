@@ -37,7 +37,7 @@ internal sealed class BlockOptions
         "--memory-size", "Serve memory of this size, empty at the start and gone at the end.");
 
     private readonly ValueOption<long?> _null = ValueOption.Size(
-        "--null-size", "Serve nothing of this size: reads give zeroes, writes are dropped.");
+        "--null-size", "Serve nothing of this size: writes are dropped, reads leave the buffers as they are.");
 
     private readonly SwitchOption _readOnly = new("--read-only", "Refuse writes.");
 
