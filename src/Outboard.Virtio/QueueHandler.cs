@@ -1,4 +1,6 @@
 // What serves one queue while it runs. All members are called on the queue's thread.
+using Outboard.Linux;
+using Outboard.Linux.Events;
 using Outboard.Linux.Files;
 using Outboard.Virtio.Queue;
 
@@ -8,14 +10,17 @@ namespace Outboard.Virtio;
 public sealed class QueueContext
 {
     private readonly QueueWorker _worker;
+    private readonly RunningQueue _running;
     private readonly Action<Action> _post;
+    private readonly List<FileDescriptor> _watched = [];
 
-    internal QueueContext(Virtqueue queue, QueueWorker worker, uint handlerId, Action<Action> post)
+    internal QueueContext(Virtqueue queue, QueueWorker worker, RunningQueue running, Action<Action> post)
     {
         Queue = queue;
         _worker = worker;
+        _running = running;
         _post = post;
-        TagPrefix = (ulong)handlerId << 32;
+        TagPrefix = (ulong)running.Id << 32;
     }
 
     /// <summary>The queue.</summary>
@@ -33,6 +38,35 @@ public sealed class QueueContext
     /// <summary>Runs an action on the queue's thread, soon; from any thread. Not for the way of a request.</summary>
     /// <remarks>What it completes is published. When the queue has been stopped meanwhile it is not run.</remarks>
     public void Post(Action action) => _post(action);
+
+    /// <summary>Has the worker give this queue a turn, soon; from any thread.</summary>
+    public void Wake() => _post(static () => { });
+
+    /// <summary>
+    /// Has the worker wait for a descriptor: <see cref="QueueHandler.OnReady"/> is called when it becomes ready, and
+    /// once at the beginning if it is. Edge-triggered: use the descriptor until it would block. Ends when the queue
+    /// stops.
+    /// </summary>
+    /// <param name="descriptor">What to wait for; it stays the caller's, open until the queue is stopped.</param>
+    /// <param name="readiness">For what: a receiver waits for bytes, a sender for room.</param>
+    public void Watch(FileDescriptor descriptor, Readiness readiness = Readiness.Readable)
+    {
+        // A duplicate, since several queues of one worker may wait for the same descriptor, each for something else.
+        FileDescriptor own = descriptor.Duplicate();
+        _watched.Add(own);
+        _worker.Watch(own, readiness, _running);
+    }
+
+    internal void EndWatches()
+    {
+        foreach (FileDescriptor descriptor in _watched)
+        {
+            _worker.EndWatch(descriptor);
+            descriptor.Dispose();
+        }
+
+        _watched.Clear();
+    }
 }
 
 /// <summary>Serves one queue.</summary>
@@ -46,6 +80,23 @@ public abstract class QueueHandler : IDisposable
     /// <param name="tag">The lower 32 bits of the operation's tag.</param>
     /// <param name="result">Bytes, or a negative error number.</param>
     public virtual void OnFileCompletion(uint tag, int result)
+    {
+    }
+
+    /// <summary>
+    /// Whether the handler would take a chain now. While it would not (a receiver without a packet, a source that is to
+    /// be spared), chains may stay in the ring and the worker sleeps; <see cref="OnReady"/> or
+    /// <see cref="QueueContext.Wake"/> bring the next turn.
+    /// </summary>
+    public virtual bool WantsChains => true;
+
+    /// <summary>The ring is enabled or disabled; told once at the start, too. While it is not, no turn comes.</summary>
+    public virtual void OnEnabled(bool enabled)
+    {
+    }
+
+    /// <summary>A watched descriptor became ready. A turn follows.</summary>
+    public virtual void OnReady()
     {
     }
 

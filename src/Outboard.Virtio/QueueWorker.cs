@@ -6,11 +6,13 @@
 //
 // Before the worker sleeps it looks again for a while (PollingWindow), since a wake-up costs far more than a look; the
 // drivers are told that no kick is needed meanwhile. An idle worker sleeps in one epoll_wait, on its queues' kicks, on
-// the completions of its file operations and on commands. Kick eventfds are edge-triggered and never read.
+// the completions of its file operations, on descriptors that handlers watch and on commands. Kick eventfds are
+// edge-triggered and never read.
 //
 // Nothing on the way of a request allocates, locks or throws.
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using Outboard.Linux;
 using Outboard.Linux.Events;
 using Outboard.Linux.Files;
 using Outboard.Virtio.Queue;
@@ -38,6 +40,9 @@ public sealed class QueueWorker : IAsyncDisposable
 {
     private const ulong WakeTag = ulong.MaxValue;
     private const ulong FilesTag = ulong.MaxValue - 1;
+
+    /// <summary>Beside a queue's number: a descriptor that its handler watches, not its kick.</summary>
+    private const ulong WatchFlag = 1UL << 32;
 
     /// <summary>Turns between two looks at the kicks of sleeping queues while others are busy.</summary>
     private const int TurnsBetweenLooks = 64;
@@ -175,6 +180,11 @@ public sealed class QueueWorker : IAsyncDisposable
             }
         }
     }
+
+    internal void Watch(FileDescriptor descriptor, Readiness readiness, RunningQueue queue) =>
+        _epoll.Add(descriptor, WatchFlag | queue.Id, readiness);
+
+    internal void EndWatch(FileDescriptor descriptor) => _epoll.Remove(descriptor);
 
     internal void Activate(RunningQueue queue)
     {
@@ -382,7 +392,14 @@ public sealed class QueueWorker : IAsyncDisposable
             }
             else if (_tags[i] != FilesTag && _queues.TryGetValue((uint)_tags[i], out RunningQueue? queue))
             {
-                queue.OnKick();
+                if ((_tags[i] & WatchFlag) != 0)
+                {
+                    queue.OnReady();
+                }
+                else
+                {
+                    queue.OnKick();
+                }
             }
         }
 

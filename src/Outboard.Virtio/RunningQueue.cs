@@ -18,6 +18,7 @@ public sealed class RunningQueue
     private readonly QueueWorker _worker;
     private readonly QueueLinks _links;
     private readonly Virtqueue _queue;
+    private readonly QueueContext _context;
     private readonly QueueHandler _handler;
 
     private Notifier? _call;
@@ -41,7 +42,18 @@ public sealed class RunningQueue
         queue.RemoteCompletion = CompleteFromAfar;
         queue.IsAsleep = true;
         queue.Awaken = () => _worker.Activate(this);
-        _handler = device.CreateHandler(new QueueContext(queue, worker, id, Post));
+        _context = new QueueContext(queue, worker, this, Post);
+        try
+        {
+            _handler = device.CreateHandler(_context);
+        }
+        catch
+        {
+            _context.EndWatches();
+            throw;
+        }
+
+        TellEnabled();
     }
 
     /// <summary>The queue's index in its device.</summary>
@@ -69,7 +81,7 @@ public sealed class RunningQueue
     /// </summary>
     internal bool MustPoll =>
         (!_failed && _handler.HasBacklog)
-        || (_links.Kick?.Waitable is null && CanServe)
+        || (_links.Kick?.Waitable is null && CanServe && _handler.WantsChains)
         || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
@@ -80,6 +92,7 @@ public sealed class RunningQueue
     public Task EnableAsync(bool enabled) => _worker.InvokeAsync(() =>
     {
         _enabled = enabled;
+        TellEnabled();
         _worker.Activate(this);
     });
 
@@ -161,6 +174,12 @@ public sealed class RunningQueue
         _worker.Activate(this);
     }
 
+    internal void OnReady()
+    {
+        Tell(static handler => handler.OnReady());
+        _worker.Activate(this);
+    }
+
     /// <summary>One turn: takes requests, and carries out a pending change when nothing is in flight.</summary>
     /// <param name="publishEarly">
     /// The driver runs on another CPU: publish (and call, if it wants that) after the first request and then every few,
@@ -210,11 +229,15 @@ public sealed class RunningQueue
     }
 
     /// <summary>Whether the driver has made something available that can be served.</summary>
-    internal bool HasWork => CanServe && _queue.HasAvailable;
+    internal bool HasWork => CanServe && _handler.WantsChains && _queue.HasAvailable;
 
-    /// <summary>Lets the driver kick, also a queue that a kick is to start, before nobody looks at this one.</summary>
+    /// <summary>
+    /// Lets the driver kick, also a queue that a kick is to start, before nobody looks at this one; unless a chain
+    /// would stay in the ring anyway.
+    /// </summary>
     /// <returns>Whether there is something to do by now: look again.</returns>
-    internal bool Arm() => _queue.HasUnpublished || (!_parked && _queue.ArmKicks() && CanServe);
+    internal bool Arm() => _queue.HasUnpublished
+        || (!_parked && (!CanServe || _handler.WantsChains) && _queue.ArmKicks() && CanServe);
 
     /// <summary>
     /// Tells the driver not to kick, while this queue is looked at. One that cannot be served waits for a kick.
@@ -228,6 +251,27 @@ public sealed class RunningQueue
     }
 
 #pragma warning disable CA1031 // see Fail
+    private void TellEnabled() => Tell(_enabled
+        ? static handler => handler.OnEnabled(true)
+        : static handler => handler.OnEnabled(false));
+
+    private void Tell(Action<QueueHandler> news)
+    {
+        if (_failed)
+        {
+            return;
+        }
+
+        try
+        {
+            news(_handler);
+        }
+        catch (Exception error)
+        {
+            Fail(error);
+        }
+    }
+
     internal void OnFileCompletion(uint tag, int result)
     {
         try
@@ -368,6 +412,7 @@ public sealed class RunningQueue
 
             _isStopped = true;
             _worker.Detach(this);
+            _context.EndWatches();
             DisposeHandler();
             _queue.Dispose();
             _call?.Dispose();

@@ -4,22 +4,38 @@ using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
 using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
+using Outboard.Cli.Net;
+using Outboard.Cli.Rng;
 
 namespace Outboard.Cli;
 
 internal static class CommandTree
 {
+    private static readonly (string Name, Func<string, Command> Create)[] s_backends =
+    [
+        (BlockCommand.Name, BlockCommand.Create),
+        (NetCommand.Name, NetCommand.Create),
+        (RngCommand.Name, RngCommand.Create),
+    ];
+
     /// <summary>The commands, or the one that is called: a back-end does not pay for the others at its start.</summary>
     public static RootCommand Create(Invocation invocation)
     {
         RootCommand root = new("Virtual devices outside the hypervisor: vhost-user back-ends and tools.");
-        if (invocation.Arguments is [BlockCommand.Name, ..])
+        foreach ((string name, Func<string, Command> create) in s_backends)
         {
-            root.Add(BlockCommand.Create(invocation.BackendName));
-            return root;
+            if (invocation.Arguments is [var first, ..] && first == name)
+            {
+                root.Add(create(invocation.BackendName));
+                return root;
+            }
         }
 
-        root.Add(BlockCommand.Create(invocation.BackendName));
+        foreach ((_, Func<string, Command> create) in s_backends)
+        {
+            root.Add(create(invocation.BackendName));
+        }
+
         root.Add(ListBackendsCommand.Create());
         root.Add(InstallDescriptorsCommand.Create());
         root.Add(BenchCommand.Create());

@@ -20,7 +20,8 @@ internal sealed record Invocation(string ProgramName, string[] Arguments)
     private const int WrongCommandLine = 2;
     private const int Broken = 70;
 
-    private static readonly BackendCapabilities[] s_backends = [BackendCapabilities.Block];
+    private static readonly BackendCapabilities[] s_backends =
+        [BackendCapabilities.Block, BackendCapabilities.Net, BackendCapabilities.Rng];
 
     /// <summary>The name of a back-end in its log: the link's, or the program's and the command's.</summary>
     public string BackendName => IsLink ? ProgramName : $"{ProgramName} {Arguments.FirstOrDefault()}";

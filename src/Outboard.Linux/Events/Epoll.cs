@@ -5,7 +5,17 @@ using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Events;
 
-/// <summary>An edge-triggered wait for readable descriptors. One thread waits; any thread may add and remove.</summary>
+/// <summary>What a descriptor is waited for.</summary>
+public enum Readiness
+{
+    /// <summary>A read would not block.</summary>
+    Readable,
+
+    /// <summary>A write would not block.</summary>
+    Writable,
+}
+
+/// <summary>An edge-triggered wait for descriptors. One thread waits; any thread may add and remove.</summary>
 public sealed class Epoll : IDisposable
 {
     /// <summary>Events taken in one call; more are taken by the next.</summary>
@@ -28,11 +38,12 @@ public sealed class Epoll : IDisposable
 
     /// <summary>Watches <paramref name="descriptor"/>; <paramref name="tag"/> comes back from
     /// <see cref="Wait"/>.</summary>
-    /// <remarks>A descriptor that is readable when it is added is reported once.</remarks>
-    public void Add(FileDescriptor descriptor, ulong tag)
+    /// <remarks>A descriptor that is ready when it is added is reported once.</remarks>
+    public void Add(FileDescriptor descriptor, ulong tag, Readiness readiness = Readiness.Readable)
     {
         ArgumentNullException.ThrowIfNull(descriptor);
-        Control(Libc.EPOLL_CTL_ADD, descriptor.Number, Libc.EPOLLIN | Libc.EPOLLET, tag);
+        uint events = readiness == Readiness.Readable ? Libc.EPOLLIN : Libc.EPOLLOUT;
+        Control(Libc.EPOLL_CTL_ADD, descriptor.Number, events | Libc.EPOLLET, tag);
     }
 
     /// <summary>Stops watching <paramref name="descriptor"/>. To be called before it is closed.</summary>
@@ -43,7 +54,7 @@ public sealed class Epoll : IDisposable
     }
 
     /// <summary>Waits for events.</summary>
-    /// <param name="tags">Receives the tags of what became readable.</param>
+    /// <param name="tags">Receives the tags of what became ready.</param>
     /// <param name="timeoutMs">-1 waits without limit, 0 only looks.</param>
     /// <returns>How many tags were written.</returns>
     // SAFETY: the kernel writes at most Capacity events into a fixed buffer of that size.

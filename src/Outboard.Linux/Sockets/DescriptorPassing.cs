@@ -105,12 +105,12 @@ internal static class DescriptorPassing
         return result == 0 ? value : throw new LinuxException("getsockopt", errno, "the descriptor is no socket");
     }
 
-    /// <summary>A connected pair of UNIX stream sockets.</summary>
+    /// <summary>A connected pair of UNIX sockets.</summary>
     // SAFETY: the kernel writes two integers into an array of two.
-    internal static unsafe (FileDescriptor First, FileDescriptor Second) CreatePair()
+    internal static unsafe (FileDescriptor First, FileDescriptor Second) CreatePair(int type = Libc.SOCK_STREAM)
     {
         int* pair = stackalloc int[2];
-        int result = Libc.socketpair(Libc.AF_UNIX, Libc.SOCK_STREAM | Libc.SOCK_CLOEXEC, 0, pair);
+        int result = Libc.socketpair(Libc.AF_UNIX, type | Libc.SOCK_CLOEXEC, 0, pair);
         int errno = Libc.LastError();
         return result == 0
             ? (new FileDescriptor(pair[0]), new FileDescriptor(pair[1]))

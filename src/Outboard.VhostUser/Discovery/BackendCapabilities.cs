@@ -13,6 +13,12 @@ public sealed record BackendCapabilities(string Type, IReadOnlyList<string> Feat
     /// <summary>The block back-end's: a file behind it, and a way to serve it read-only.</summary>
     public static BackendCapabilities Block { get; } = new("block", ["read-only", "blk-file"]);
 
+    /// <summary>The network back-end's; the schema names no features for it.</summary>
+    public static BackendCapabilities Net { get; } = new("net", []);
+
+    /// <summary>The entropy back-end's; the schema names no features for it.</summary>
+    public static BackendCapabilities Rng { get; } = new("rng", []);
+
     /// <summary>The JSON text, on one line.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, DiscoveryJson.Default.BackendCapabilities);
 

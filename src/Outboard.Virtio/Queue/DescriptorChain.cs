@@ -81,6 +81,8 @@ public readonly struct PendingRequest
     /// <summary>The request's slot, see <see cref="DescriptorChain.Slot"/>.</summary>
     public int Slot => _slot;
 
+    internal uint Generation => _generation;
+
     /// <summary>The device-readable buffers; on the queue's thread, until completion.</summary>
     /// <exception cref="InvariantException">The request was completed.</exception>
     public ReadableBuffers Readable

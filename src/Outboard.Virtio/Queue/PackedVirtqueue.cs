@@ -29,6 +29,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private readonly PackedDescriptor[] _chain;
     private readonly ushort[] _ringCounts;
     private readonly PackedInflight? _inflight;
+    private readonly Dictionary<int, PackedDescriptor[]> _takenAgain = [];
     private readonly Queue<PackedDescriptor[]> _resubmitted = new();
 
     private MemoryWindow _ring;
@@ -83,6 +84,8 @@ internal sealed class PackedVirtqueue : Virtqueue
     }
 
     public override uint Base => _available.Packed | ((uint)_used.Packed << 16);
+
+    public override ushort Position => _available.Packed;
 
     public override bool HasUnpublished => _hasBatch;
 
@@ -189,6 +192,20 @@ internal sealed class PackedVirtqueue : Virtqueue
         return isMapped && _ring.IsAligned(16) && _driverEvent.IsAligned(4) && _deviceEvent.IsAligned(4);
     }
 
+    private protected override void Rewind(int slot, ushort position)
+    {
+        _available = new PackedPosition(position);
+        _heldDescriptors -= _ringCounts[slot];
+        if (_inflight is not null)
+        {
+            // The record's free list may only move with nothing unpublished.
+            Publish();
+            _inflight.PutBack(slot);
+        }
+    }
+
+    private protected override void Requeue(int slot) => _resubmitted.Enqueue(_takenAgain[slot]);
+
     private protected override void PutUsed(int slot, uint written)
     {
         uint offset = _used.Index * PackedRing.DescriptorBytes;
@@ -257,6 +274,7 @@ internal sealed class PackedVirtqueue : Virtqueue
         }
 
         _ringCounts[slot] = (ushort)held.Length;
+        _takenAgain[slot] = held;
         chain = Hold(slot, readable, total);
         return true;
     }

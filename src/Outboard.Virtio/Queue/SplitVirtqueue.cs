@@ -77,6 +77,8 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override uint Base => _nextAvailable;
 
+    public override ushort Position => _nextAvailable;
+
     public override bool HasUnpublished => _nextUsed != _publishedUsed;
 
     public override bool OwesCall => _publishedUsed != _calledUsed;
@@ -192,6 +194,14 @@ internal sealed class SplitVirtqueue : Virtqueue
             & Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used);
         return isMapped && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
     }
+
+    private protected override void Rewind(int slot, ushort position)
+    {
+        _nextAvailable = position;
+        _inflight?.PutBack(slot);
+    }
+
+    private protected override void Requeue(int slot) => _resubmitted.Enqueue((ushort)slot);
 
     private protected override void PutUsed(int slot, uint written)
     {

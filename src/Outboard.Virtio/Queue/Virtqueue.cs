@@ -75,6 +75,9 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
     public abstract uint Base { get; }
 
+    /// <summary>Where the next chain is taken; for <see cref="PutBack"/>.</summary>
+    public abstract ushort Position { get; }
+
     /// <summary>
     /// Whether the driver has made something available that was not taken. A hint: a look, no validation.
     /// </summary>
@@ -154,6 +157,12 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Writes a used entry, not yet visible.</summary>
     private protected abstract void PutUsed(int slot, uint written);
 
+    /// <summary>Makes a chain the next one of the ring to be taken.</summary>
+    private protected abstract void Rewind(int slot, ushort position);
+
+    /// <summary>Makes a chain that an earlier process held one to be taken again.</summary>
+    private protected abstract void Requeue(int slot);
+
     internal ReadOnlySpan<IoSegment> ReadableSegments(int slot)
     {
         ref readonly ChainSlot info = ref _slots[slot];
@@ -216,6 +225,32 @@ public abstract class Virtqueue : IDisposable
         {
             Awaken?.Invoke();
         }
+    }
+
+    /// <summary>
+    /// Puts a chain back that was taken last and not used: the next <see cref="TryTake"/> takes it again. Of several
+    /// the last one goes back first.
+    /// </summary>
+    /// <param name="request">The chain.</param>
+    /// <param name="position">What <see cref="Position"/> was before it was taken.</param>
+    public void PutBack(PendingRequest request, ushort position)
+    {
+        CheckHeld(request.Slot, request.Generation);
+        ref ChainSlot info = ref _slots[request.Slot];
+        info.InFlight = false;
+        info.Generation++;
+        _inFlight--;
+        if (position == Position)
+        {
+            // Taking it moved nothing: an earlier process held it.
+            Requeue(request.Slot);
+        }
+        else
+        {
+            Rewind(request.Slot, position);
+        }
+
+        _segments.Release(request.Slot);
     }
 
     /// <summary>Drops the first bytes of the readable buffers.</summary>

@@ -9,9 +9,11 @@ internal static class ListeningSockets
     private const int PathColumn = 7;
     private const string AcceptsConnections = "00010000";
 
-    public static bool Contains(string path)
+    /// <param name="path">The socket's path.</param>
+    /// <param name="processId">Whose network namespace to look at; null for this one's.</param>
+    public static bool Contains(string path, int? processId = null)
     {
-        foreach (string line in File.ReadLines("/proc/net/unix"))
+        foreach (string line in Read(processId))
         {
             string[] columns = line.Split(' ', PathColumn + 1, StringSplitOptions.RemoveEmptyEntries);
             if (columns.Length > PathColumn && columns[PathColumn] == path &&
@@ -22,5 +24,18 @@ internal static class ListeningSockets
         }
 
         return false;
+    }
+
+    private static IEnumerable<string> Read(int? processId)
+    {
+        try
+        {
+            return File.ReadAllLines(processId is null ? "/proc/net/unix" : $"/proc/{processId}/net/unix");
+        }
+        catch (IOException) when (processId is not null)
+        {
+            // the process has ended
+            return [];
+        }
     }
 }

@@ -57,7 +57,7 @@ internal sealed class PeerProcess : IAsyncDisposable
     public async Task WaitForSocketAsync(string path, TimeSpan limit)
     {
         Stopwatch watch = Stopwatch.StartNew();
-        while (!ListeningSockets.Contains(path))
+        while (!ListeningSockets.Contains(path, Id))
         {
             if (_process.HasExited)
             {

@@ -111,6 +111,19 @@ internal sealed class PackedInflight
         _window.WriteRelease16(PackedInflightSpec.OldFreeHead, _freeHead);
     }
 
+    /// <summary>Undoes the last Take: its entries go back to the free list, then it counts as held no more.</summary>
+    internal void PutBack(int slot)
+    {
+        ushort head = _entryOf[slot];
+        ushort last = _last[head];
+        _next[last] = _freeHead;
+        _window.WriteRelease16(Entry(last) + PackedInflightSpec.EntryNext, _freeHead);
+        _freeHead = head;
+        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
+        _window.WriteRelease16(PackedInflightSpec.OldFreeHead, _freeHead);
+        _window.WriteRelease8(Entry(head) + PackedInflightSpec.EntryInflight, 0);
+    }
+
     /// <summary>Steps P4 and P5.</summary>
     internal void Return(int slot, PackedPosition usedAfter)
     {

@@ -75,6 +75,9 @@ internal sealed class SplitInflight
         _window.WriteRelease8(entry + SplitInflightSpec.EntryInflight, 1);
     }
 
+    /// <summary>Undoes the last Take.</summary>
+    internal void PutBack(int head) => _window.WriteRelease8(Entry(head) + SplitInflightSpec.EntryInflight, 0);
+
     /// <summary>Steps I3 and I4.</summary>
     internal void Return(int head)
     {

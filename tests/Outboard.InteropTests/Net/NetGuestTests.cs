@@ -1,0 +1,66 @@
+// NetGuestTests.cs - a stock Linux guest under stock QEMU reaches a host through our back-end: a tap in a network
+// namespace of the test's own, with TCP servers of busybox behind it.
+using System.Security.Cryptography;
+using Outboard.InteropTests.Lab;
+using Xunit;
+
+namespace Outboard.InteropTests.Net;
+
+public sealed class NetGuestTests
+{
+    private const int FileBytes = 3 << 20;
+    private const string Mac = "52:54:00:77:00:02";
+
+    private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
+
+    [Theory]
+    [InlineData(1, "mrg_rxbuf=on")]
+    [InlineData(1, "mrg_rxbuf=off")]
+    [InlineData(1, "packed=on")]
+    [InlineData(1, "csum=off,guest_csum=off,gso=off")]
+    [InlineData(2, "mq=on,vectors=6")]
+    public async Task A_guest_and_a_host_exchange_packets_by_a_tap(int pairs, string properties)
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("net.sock");
+        string file = folder.Combine("data");
+        byte[] data = RandomNumberGenerator.GetBytes(FileBytes);
+        await File.WriteAllBytesAsync(file, data, TestContext.Current.CancellationToken);
+        await using TapNetwork network = await TapNetwork.MakeAsync(pairs);
+        Peers peers = await Peers.ReadyAsync();
+        await using PeerProcess download = PeerProcess.StartProgram(
+            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5001", "-e", "busybox", "cat", file));
+        await using PeerProcess upload = PeerProcess.StartProgram(
+            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5002", "-e", "busybox", "sha256sum"));
+        await using PeerProcess backend = PeerProcess.StartProgram(
+            "ip",
+            network.Inside(
+                "dotnet", OutboardProgram.Path, "net", $"--socket-path={socket}", $"--tap={TapNetwork.TapName}",
+                $"--queue-pairs={pairs}"));
+        await backend.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("net.sh"),
+            Processors = pairs,
+            Variables = new Dictionary<string, string>
+            {
+                ["QUEUES"] = $"{pairs}",
+                ["HOST"] = TapNetwork.HostAddress,
+                ["GUEST"] = TapNetwork.GuestAddress,
+                ["MTU"] = "1500",
+                ["SUM"] = Convert.ToHexStringLower(SHA256.HashData(data)),
+            },
+            DeviceArguments =
+            [
+                "-chardev", $"socket,id=net,path={socket}",
+                "-netdev", $"vhost-user,id=net,chardev=net,queues={pairs}",
+                "-device", $"virtio-net-pci,netdev=net,mac={Mac},romfile=,{properties}",
+            ],
+        });
+
+        outcome.RequireSuccess();
+        await backend.TerminateAsync();
+        Assert.Equal(0, backend.ExitCode);
+    }
+}

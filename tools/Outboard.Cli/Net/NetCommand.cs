@@ -1,0 +1,64 @@
+// "outboard net": a network card as a vhost-user back-end.
+using System.CommandLine;
+using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
+using Outboard.Cli.Text;
+using Outboard.Devices.Net;
+using Outboard.Devices.Net.Backends;
+using Outboard.VhostUser.Backend;
+using Outboard.Virtio;
+
+namespace Outboard.Cli.Net;
+
+internal static class NetCommand
+{
+    public const string Name = "net";
+
+    /// <param name="programName">The name that the program was called by, for the log.</param>
+    public static Command Create(string programName)
+    {
+        Command command = new(Name, "Serve a network card: a vhost-user back-end of the type net. Ends on SIGTERM.");
+        NetOptions options = new();
+        options.AddTo(command);
+        command.SetAction(result => Run(options.Read(result), programName));
+        return command;
+    }
+
+    private static int Run(NetSettings settings, string programName)
+    {
+        settings.Check();
+        StandardErrorLog log = new(programName, settings.LogLevel);
+        using EndSignals signals = new();
+        using NetBackend backend = settings.OpenBackend();
+        NetDevice device = settings.CreateDevice(backend);
+        using ServedSocket socket = ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber);
+        log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
+        bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
+        LogCounters(device, log);
+        return wasClean ? 0 : 1;
+    }
+
+    private static VhostUserBackendOptions Options(NetSettings settings, StandardErrorLog log)
+    {
+        QueueWorkerOptions worker = new();
+        return new VhostUserBackendOptions
+        {
+            Logger = log,
+            WorkerCount = settings.ThreadCount,
+            Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
+        };
+    }
+
+    private static void LogCounters(NetDevice device, StandardErrorLog log)
+    {
+        for (int queue = 0; queue < device.Counters.Count; queue++)
+        {
+            NetCounters counters = device.Counters[queue];
+            log.LogInformation(
+                "queue {Queue}: {Verb} {Packets} packets, {Bytes} bytes; dropped {Refused} refused, "
+                + "{Malformed} malformed, {Oversize} too long",
+                queue, queue % 2 == 0 ? "received" : "sent", counters.Packets, counters.Bytes, counters.Refused,
+                counters.Malformed, counters.Oversize);
+        }
+    }
+}
