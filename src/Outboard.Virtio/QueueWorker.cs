@@ -10,7 +10,6 @@
 // edge-triggered and never read.
 //
 // Nothing on the way of a request allocates, locks or throws.
-using System.Collections.Concurrent;
 using System.Diagnostics;
 using Outboard.Linux;
 using Outboard.Linux.Events;
@@ -18,22 +17,6 @@ using Outboard.Linux.Files;
 using Outboard.Virtio.Queue;
 
 namespace Outboard.Virtio;
-
-/// <summary>How a worker behaves.</summary>
-public sealed record QueueWorkerOptions
-{
-    /// <summary>Longest time that a worker looks for work before it sleeps; zero never polls.</summary>
-    public TimeSpan MaxPolling { get; init; } = TimeSpan.FromMicroseconds(50);
-
-    /// <summary>The engine for asynchronous file I/O.</summary>
-    public FileIoEngineKind FileEngine { get; init; } = FileIoEngineKind.Automatic;
-
-    /// <summary>File operations that one worker may have in flight.</summary>
-    public int FileDepth { get; init; } = 256;
-
-    /// <summary>Called once, on the worker's thread, before it serves; for placement on a CPU.</summary>
-    public Action? OnThreadStart { get; init; }
-}
 
 /// <summary>A thread that serves queues.</summary>
 public sealed class QueueWorker : IAsyncDisposable
@@ -51,22 +34,18 @@ public sealed class QueueWorker : IAsyncDisposable
     private readonly PollingWindow _window;
     private readonly Thread _thread;
     private readonly Epoll _epoll = new();
-    private readonly EventFd _wake = new();
-    private readonly ConcurrentQueue<Action> _commands = new();
+    private readonly WorkerCommands _commands = new();
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Dictionary<uint, RunningQueue> _queues = [];
     private readonly List<RunningQueue> _active = [];
     private readonly ulong[] _tags = new ulong[32];
     private readonly FileCompletion[] _completions = new FileCompletion[64];
 
-    private readonly Lock _wakeLock = new();
-
     private FileIoEngine? _files;
     private uint _lastId;
     private int _turns;
     private int _first;
     private bool _stopping;
-    private bool _isDisposed;
 
     /// <summary>Starts the thread.</summary>
     /// <param name="name">The thread's name, as tools show it.</param>
@@ -75,7 +54,7 @@ public sealed class QueueWorker : IAsyncDisposable
     {
         _options = options ?? new QueueWorkerOptions();
         _window = new PollingWindow(_options.MaxPolling);
-        _epoll.Add(_wake.Descriptor, WakeTag);
+        _epoll.Add(_commands.Descriptor, WakeTag);
         _thread = new Thread(Run) { Name = name, IsBackground = true };
         _thread.Start();
     }
@@ -100,12 +79,8 @@ public sealed class QueueWorker : IAsyncDisposable
         }
         finally
         {
-            lock (_wakeLock)
-            {
-                _isDisposed = true;
-                _epoll.Dispose();
-                _wake.Dispose();
-            }
+            _commands.Dispose();
+            _epoll.Dispose();
         }
     }
 
@@ -136,25 +111,7 @@ public sealed class QueueWorker : IAsyncDisposable
     }
 
     /// <summary>Runs an action on the worker's thread.</summary>
-    internal Task InvokeAsync(Action action)
-    {
-        TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        Post(() =>
-        {
-#pragma warning disable CA1031 // The failure belongs to the caller, who awaits it.
-            try
-            {
-                action();
-                done.SetResult(true);
-            }
-            catch (Exception error)
-            {
-                done.SetException(error);
-            }
-#pragma warning restore CA1031
-        });
-        return WhileAlive(done.Task);
-    }
+    internal Task InvokeAsync(Action action) => WhileAlive(_commands.InvokeAsync(action));
 
     /// <summary>Awaits what this worker's thread will complete; fails when the thread ends before.</summary>
     internal async Task<T> WhileAlive<T>(Task<T> task)
@@ -169,17 +126,7 @@ public sealed class QueueWorker : IAsyncDisposable
     }
 
     /// <summary>Queues an action for the worker's thread; when that has ended, nobody is disturbed.</summary>
-    internal void Post(Action action)
-    {
-        _commands.Enqueue(action);
-        lock (_wakeLock)
-        {
-            if (!_isDisposed)
-            {
-                _wake.Signal();
-            }
-        }
-    }
+    internal void Post(Action action) => _commands.Post(action);
 
     internal void Watch(FileDescriptor descriptor, Readiness readiness, RunningQueue queue) =>
         _epoll.Add(descriptor, WatchFlag | queue.Id, readiness);
@@ -245,7 +192,7 @@ public sealed class QueueWorker : IAsyncDisposable
     {
         while (!_stopping)
         {
-            RunCommands();
+            _commands.RunAll();
             if (Turn())
             {
                 _window.OnWork();
@@ -388,7 +335,7 @@ public sealed class QueueWorker : IAsyncDisposable
         {
             if (_tags[i] == WakeTag)
             {
-                _wake.Take();
+                _commands.OnWake();
             }
             else if (_tags[i] != FilesTag && _queues.TryGetValue((uint)_tags[i], out RunningQueue? queue))
             {
@@ -404,13 +351,5 @@ public sealed class QueueWorker : IAsyncDisposable
         }
 
         return count > 0;
-    }
-
-    private void RunCommands()
-    {
-        while (_commands.TryDequeue(out Action? command))
-        {
-            command();
-        }
     }
 }

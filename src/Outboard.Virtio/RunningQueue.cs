@@ -1,6 +1,5 @@
 // One ring that is being served: the handle by which a transport changes and stops it. Every change is carried out on
 // the queue's thread; the returned task completes when the change is in force.
-using Outboard.Linux.Files;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;
 
@@ -19,13 +18,12 @@ public sealed class RunningQueue
     private readonly QueueLinks _links;
     private readonly Virtqueue _queue;
     private readonly QueueContext _context;
-    private readonly QueueHandler _handler;
+    private readonly GuardedHandler _handler;
 
     private Notifier? _call;
     private bool _started;
     private bool _enabled;
     private bool _parked;
-    private bool _failed;
     private bool _isStopped;
     private TaskCompletionSource<uint>? _stopping;
     private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
@@ -45,7 +43,7 @@ public sealed class RunningQueue
         _context = new QueueContext(queue, worker, this, Post);
         try
         {
-            _handler = device.CreateHandler(_context);
+            _handler = new GuardedHandler(device.CreateHandler(_context), OnFailure);
         }
         catch
         {
@@ -60,7 +58,7 @@ public sealed class RunningQueue
     public int Index => _queue.Index;
 
     /// <summary>Whether this program broke while it served this queue.</summary>
-    internal bool HasFailed => _failed;
+    internal bool HasFailed => _handler.HasFailed;
 
     /// <summary>Whether a kick (or what counts as one) was seen. Stays when the queue is stopped.</summary>
     public bool IsStarted => Volatile.Read(ref _started);
@@ -80,7 +78,7 @@ public sealed class RunningQueue
     /// or a failed queue for the end of its file operations.
     /// </summary>
     internal bool MustPoll =>
-        (!_failed && _handler.HasBacklog)
+        _handler.HasBacklog
         || (_links.Kick?.Waitable is null && CanServe && _handler.WantsChains)
         || _worker.Draining == this;
 
@@ -176,7 +174,7 @@ public sealed class RunningQueue
 
     internal void OnReady()
     {
-        Tell(static handler => handler.OnReady());
+        _handler.OnReady();
         _worker.Activate(this);
     }
 
@@ -189,14 +187,14 @@ public sealed class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (!_failed && _handler.HasBacklog)
+        if (_handler.HasBacklog)
         {
-            Retry();
+            _handler.Retry();
         }
 
         if (CanServe)
         {
-            busy = publishEarly ? DrainEarly() : Drain(DrainLimit) > 0;
+            busy = publishEarly ? DrainEarly() : _handler.Drain(DrainLimit) > 0;
             ReportFault();
         }
 
@@ -250,89 +248,14 @@ public sealed class RunningQueue
         }
     }
 
-#pragma warning disable CA1031 // see Fail
-    private void TellEnabled() => Tell(_enabled
-        ? static handler => handler.OnEnabled(true)
-        : static handler => handler.OnEnabled(false));
+    private void TellEnabled() => _handler.OnEnabled(_enabled);
 
-    private void Tell(Action<QueueHandler> news)
-    {
-        if (_failed)
-        {
-            return;
-        }
-
-        try
-        {
-            news(_handler);
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-    }
-
-    internal void OnFileCompletion(uint tag, int result)
-    {
-        try
-        {
-            _handler.OnFileCompletion(tag, result);
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-    }
+    internal void OnFileCompletion(uint tag, int result) => _handler.OnFileCompletion(tag, result);
 
     private void Quiesce()
     {
-        try
-        {
-            _handler.Quiesce();
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-
+        _handler.Quiesce();
         _worker.Activate(this);
-    }
-
-    private void DisposeHandler()
-    {
-        try
-        {
-            _handler.Dispose();
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-    }
-
-    private void Retry()
-    {
-        try
-        {
-            _handler.Retry();
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-    }
-
-    private int Drain(int limit)
-    {
-        try
-        {
-            return _handler.Drain(limit);
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-            return 0;
-        }
     }
 
     private void CompleteFromAfar(PendingRequest request, uint written) => Post(() => request.Complete(written));
@@ -340,35 +263,26 @@ public sealed class RunningQueue
     /// <summary>Runs an action of the handler, then looks at the queue: the action may have completed some.</summary>
     private void Post(Action action) => _worker.Post(() =>
     {
-        if (_isStopped)
+        if (!_isStopped)
         {
-            return;
+            _handler.Run(action);
+            _worker.Activate(this);
         }
-
-        try
-        {
-            action();
-        }
-        catch (Exception error)
-        {
-            Fail(error);
-        }
-
-        _worker.Activate(this);
     });
-#pragma warning restore CA1031
 
     private bool DrainEarly()
     {
-        if (Drain(1) == 0)
+        if (_handler.Drain(1) == 0)
         {
             return false;
         }
 
         Flush();
-        for (int left = DrainLimit; left > 0 && Drain(EarlyDrainLimit) == EarlyDrainLimit; left -= EarlyDrainLimit)
+        int left = DrainLimit;
+        while (left > 0 && _handler.Drain(EarlyDrainLimit) == EarlyDrainLimit)
         {
             Flush();
+            left -= EarlyDrainLimit;
         }
 
         return true;
@@ -380,12 +294,12 @@ public sealed class RunningQueue
     /// </summary>
     private void Change()
     {
-        if (_queue.InFlight == 0 || (_failed && !_worker.HasFileOperations))
+        if (_queue.InFlight == 0 || (HasFailed && !_worker.HasFileOperations))
         {
             _worker.Draining = _worker.Draining == this ? null : _worker.Draining;
             FinishChange();
         }
-        else if (_failed)
+        else if (HasFailed)
         {
             _worker.Draining ??= this;
         }
@@ -413,7 +327,7 @@ public sealed class RunningQueue
             _isStopped = true;
             _worker.Detach(this);
             _context.EndWatches();
-            DisposeHandler();
+            _handler.Dispose();
             _queue.Dispose();
             _call?.Dispose();
             _links.Kick?.Dispose();
@@ -431,14 +345,11 @@ public sealed class RunningQueue
     }
 
     /// <summary>Law 7: our own bug parks this queue and ends its session, not the process.</summary>
-    internal void Fail(Exception error)
+    internal void Fail(Exception error) => _handler.Fail(error);
+
+    private void OnFailure(Exception error)
     {
-        bool isFirst = !_failed;
         _parked = true;
-        _failed = true;
-        if (isFirst)
-        {
-            _links.Failed?.Invoke(Index, error);
-        }
+        _links.Failed?.Invoke(Index, error);
     }
 }
