@@ -1,5 +1,6 @@
 // One ring that is being served: the handle by which a transport changes and stops it. Every change is carried out on
 // the queue's thread; the returned task completes when the change is in force.
+using System.Diagnostics;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;
 
@@ -21,6 +22,7 @@ public sealed class RunningQueue
     private readonly GuardedHandler _handler;
 
     private Notifier? _call;
+    private CallPacing _pacing;
     private bool _started;
     private bool _enabled;
     private bool _parked;
@@ -218,11 +220,7 @@ public sealed class RunningQueue
             return false;
         }
 
-        if (_queue.ShouldCall())
-        {
-            _call?.Signal();
-        }
-
+        CallIfDue();
         return true;
     }
 
@@ -272,20 +270,47 @@ public sealed class RunningQueue
 
     private bool DrainEarly()
     {
-        if (_handler.Drain(1) == 0)
+        _pacing.OnTurn(Stopwatch.GetTimestamp());
+        int served = _handler.Drain(1);
+        if (served == 0)
         {
             return false;
         }
 
-        Flush();
-        int left = DrainLimit;
-        while (left > 0 && _handler.Drain(EarlyDrainLimit) == EarlyDrainLimit)
+        int more;
+        do
         {
-            Flush();
-            left -= EarlyDrainLimit;
+            FlushEarly();
+            more = _handler.Drain(EarlyDrainLimit);
+            served += more;
         }
+        while (more == EarlyDrainLimit && served < DrainLimit);
 
+        _pacing.OnTurnEnd(Stopwatch.GetTimestamp(), served);
         return true;
+    }
+
+    /// <summary>Publishes what is complete, and calls the driver if that pays before the end of the turn.</summary>
+    private void FlushEarly()
+    {
+        if (_queue.HasUnpublished)
+        {
+            _queue.Publish();
+            if (_pacing.PaysAt(Stopwatch.GetTimestamp()))
+            {
+                CallIfDue();
+            }
+        }
+    }
+
+    private void CallIfDue()
+    {
+        if (_queue.ShouldCall() && _call is { } call)
+        {
+            long before = Stopwatch.GetTimestamp();
+            call.Signal();
+            _pacing.OnCall(before, Stopwatch.GetTimestamp());
+        }
     }
 
     /// <summary>
