@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All checks of this project, as CI runs them: builds everything with warnings as errors, runs the unit tests, brings the
 # foreign programs (eng/peers.sh) and runs the tests against them, makes the packages, builds the ahead-of-time compiled
-# program and runs the demo with it. Prints one line of counts at the end; exits with 1 when anything failed.
+# program, runs the demo with it and counts the data path's instructions. Prints one line of counts at the end; exits
+# with 1 when anything failed.
 #
 #   eng/check.sh            everything
 #   eng/check.sh unit       build and unit tests only
@@ -74,4 +75,5 @@ step "demo" dotnet run --project tools/Outboard.Cli -c Release --no-build -- dem
 step "packages" dotnet pack Outboard.slnx -c Release --no-build -o artifacts/packages
 step "ahead-of-time build" bash eng/aot.sh
 step "ahead-of-time demo" artifacts/aot/outboard demo
+step "instruction counts" eng/instructions.sh
 finish

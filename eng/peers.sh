@@ -7,7 +7,8 @@
 # unpacked side by side without being installed: nothing on the machine changes, no root is needed, nothing is mounted.
 # Run a program of it with eng/peer.sh. The first call downloads and unpacks; later calls only print the folder.
 #
-# Optional sets: dpdk, virtiofsd, guest-tools (small programs that guest/build.sh then puts into the test machine).
+# Optional sets: dpdk, virtiofsd, valgrind, guest-tools (small programs that guest/build.sh then puts into the test
+# machine).
 # Environment:
 #   OUTBOARD_PEERS          folder of the cache (otherwise outboard/peers in the user's cache folder)
 #   OUTBOARD_DEBIAN_MIRROR  Debian archive to take packages from (otherwise the one in this machine's own apt sources)
@@ -30,8 +31,9 @@ set_packages() {
   case $1 in
     dpdk) echo dpdk dpdk-dev ;;
     virtiofsd) echo virtiofsd ;;
+    valgrind) echo valgrind ;;
     guest-tools) echo nvme-cli i2c-tools gpiod alsa-utils evtest socat iperf3 ;;
-    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, guest-tools" ;;
+    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, valgrind, guest-tools" ;;
   esac
 }
 
