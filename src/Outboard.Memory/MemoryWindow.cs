@@ -4,6 +4,7 @@
 // bytes once; what is read is a copy, to be validated and then used (law 6).
 // Offsets are this program's own arithmetic: one that leaves the window is a bug here, and throws.
 using System.Runtime.CompilerServices;
+using Outboard.Linux;
 using Outboard.Linux.Memory;
 
 namespace Outboard.Memory;
@@ -22,6 +23,9 @@ public readonly struct MemoryWindow
 
     /// <summary>Bytes in the window.</summary>
     public uint Length => _length;
+
+    /// <summary>The window as a segment.</summary>
+    public IoSegment Segment => new(_address, _length);
 
     /// <summary>A window onto a mapping, which its maker keeps alive.</summary>
     public static MemoryWindow Of(MemoryMapping mapping)

@@ -149,6 +149,19 @@ public sealed class RunningQueue
         return await _worker.WhileAlive(done.Task).ConfigureAwait(false);
     }
 
+    /// <summary>
+    /// Logs what the ring's device writes from now on, or elsewhere, or no more. When the task is done nothing is
+    /// marked where it was before.
+    /// </summary>
+    public Task LogAsync(QueueLog? log) => _worker.InvokeAsync(() =>
+    {
+        if (!_isStopped)
+        {
+            Flush();
+            _queue.SetLog(log);
+        }
+    });
+
     /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
     /// <returns>Where the device stands, as <see cref="VringSetup.Base"/>.</returns>
     public async Task<uint> StopAsync()

@@ -11,7 +11,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Devices.Net;
 
 /// <summary>A virtio network device on a <see cref="NetBackend"/>.</summary>
-public sealed class NetDevice : VirtioDevice
+public sealed partial class NetDevice : VirtioDevice
 {
     /// <summary>
     /// Most packets between two publications: a driver whose ring is small and whose packets come straight back would
@@ -117,6 +117,7 @@ public sealed class NetDevice : VirtioDevice
     {
         base.Reset();
         ActivePairs = 1;
+        Config.Set(NetConfig.Mtu, (ulong)_options.Mtu);
         Config.Set(NetConfig.Status, Config.Get(NetConfig.Status) & ~NetConfig.Announce);
         SetMac();
         Backend.AcceptFeatures(0);
@@ -128,7 +129,7 @@ public sealed class NetDevice : VirtioDevice
         int index = context.Queue.Index;
         return index == ControlQueue ? base.CreateHandler(context)
             : index % 2 == 0 ? new NetReceiveQueue(this, index / 2, _counters[index], context)
-            : new NetSendQueue(this, Backend.Sender(index / 2), _counters[index], context);
+            : new NetSendQueue(this, index / 2, _counters[index], context);
     }
 
     /// <inheritdoc/>

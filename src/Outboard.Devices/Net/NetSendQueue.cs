@@ -5,10 +5,12 @@
 //
 // A chain that holds no packet, and a packet that the back-end refuses, are counted and completed: a driver gets every
 // buffer back. While the ring is disabled nothing is taken (chains wait; the specification would like them discarded).
-// When the queue stops, a chain that was kept goes back into the ring, unsent.
+// When the queue stops, a chain that was kept goes back into the ring, unsent. The first pair's queue also sends what
+// the device announces.
 using System.Runtime.InteropServices;
 using Outboard.Devices.Net.Backends;
 using Outboard.Linux.Events;
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
@@ -24,11 +26,15 @@ internal sealed class NetSendQueue : QueueHandler
     private readonly ulong _features;
     private readonly int _headerBytes;
 
+    private readonly NetDevice? _announcing;
+    private readonly AlignedBuffer? _announcement;
+
     private Kept? _kept;
     private bool _isFull;
 
-    internal NetSendQueue(NetDevice device, PacketSender sender, NetCounters counters, QueueContext context)
+    internal NetSendQueue(NetDevice device, int pair, NetCounters counters, QueueContext context)
     {
+        PacketSender sender = device.Backend.Sender(pair);
         _queue = context.Queue;
         _sender = sender;
         _counters = counters;
@@ -37,6 +43,13 @@ internal sealed class NetSendQueue : QueueHandler
         if (sender.Waitable is { } waitable)
         {
             context.Watch(waitable, Readiness.Writable);
+        }
+
+        if (pair == 0)
+        {
+            _announcing = device;
+            _announcement = new AlignedBuffer(RarpFrame.Bytes);
+            device.SetSender(context.Wake);
         }
     }
 
@@ -63,6 +76,11 @@ internal sealed class NetSendQueue : QueueHandler
             sent++;
         }
 
+        if (_announcing is { HasAnnouncement: true } device)
+        {
+            Announce(device);
+        }
+
         while (sent < limit && !_isFull)
         {
             ushort position = _queue.Position;
@@ -84,6 +102,29 @@ internal sealed class NetSendQueue : QueueHandler
         {
             _queue.PutBack(kept.Request, kept.Position);
             _kept = null;
+        }
+    }
+
+    public override void Dispose()
+    {
+        _announcing?.SetSender(null);
+        _announcement?.Dispose();
+        base.Dispose();
+    }
+
+    /// <summary>Sends what the device wants to be known; once more at the next turn when there is no room.</summary>
+    private void Announce(NetDevice device)
+    {
+        if (_isFull || device.TakeAnnouncement() is not { } frame)
+        {
+            return;
+        }
+
+        frame.CopyTo(_announcement!.Span);
+        if (_sender.TrySend(default, [_announcement.Segment], frame.Length) == PacketOutcome.Later)
+        {
+            _isFull = true;
+            device.PutBackAnnouncement(frame);
         }
     }
 

@@ -23,8 +23,7 @@ internal sealed partial class BackendSession
             throw new ProtocolException("SET_FEATURES", "features", $"0x{unknown:x} was not offered");
         }
 
-        _features = features & _offeredFeatures;
-        _device.AcceptFeatures(_features & ~VirtioFeatures.ProtocolFeatures);
+        await AcceptAsync(features & _offeredFeatures).ConfigureAwait(false);
         if ((features & VirtioFeatures.ProtocolFeatures) == 0)
         {
             foreach (Vring vring in _vrings)
@@ -34,6 +33,27 @@ internal sealed partial class BackendSession
         }
 
         return Reply.Done;
+    }
+
+    /// <summary>The log may be switched while rings run; the device is told of other changes only.</summary>
+    private async Task AcceptAsync(ulong features)
+    {
+        ulong changed = _features ^ features;
+        if ((features & changed & VirtioFeatures.LogAll) != 0 && _dirtyLog is { } log)
+        {
+            RequireLogCovers("SET_FEATURES", "features", log, _memory);
+        }
+
+        _features = features;
+        if (changed != VirtioFeatures.LogAll)
+        {
+            _device.AcceptFeatures(_features & ~(VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll));
+        }
+
+        if ((changed & VirtioFeatures.LogAll) != 0)
+        {
+            await UpdateLogsAsync().ConfigureAwait(false);
+        }
     }
 
     /// <summary>Marks the start of a session; some front-ends send it late or twice, so it changes nothing.</summary>

@@ -99,6 +99,7 @@ internal sealed partial class BackendSession
     /// <summary>Makes all running queues adopt a snapshot, then unmaps what it lacks.</summary>
     private async Task ReplaceAsync(GuestMemory memory, bool keepsOldRegions)
     {
+        RequireLogged(memory);
         GuestMemory old = _memory;
         _memory = memory;
         foreach (Vring vring in _vrings)

@@ -26,25 +26,50 @@ internal sealed partial class BackendSession
         return Reply.Done;
     }
 
-    private Reply SetVringAddr(VhostUserMessage message)
+    /// <summary>On a running ring only the logging of its writes may change.</summary>
+    private async ValueTask<Reply> SetVringAddrAsync(VhostUserMessage message)
     {
         VringAddressPayload address = message.Read<VringAddressPayload>();
         Vring vring = VringAt("SET_VRING_ADDR", address.Index);
         VringUserAddresses addresses = new(address.Descriptor, address.Available, address.Used);
         if (vring.Running is not null)
         {
-            // On a running ring only logging may change, which is not built.
-            return vring.Addresses == addresses
-                ? Reply.Done
-                : throw new ProtocolException("SET_VRING_ADDR", "addresses", $"queue {vring.Index} is running");
+            if (vring.Addresses != addresses)
+            {
+                throw new ProtocolException("SET_VRING_ADDR", "addresses", $"queue {vring.Index} is running");
+            }
+
+            SetLogAddress(vring, address);
+            await UpdateLogAsync(vring).ConfigureAwait(false);
+            return Reply.Done;
         }
 
         RequireAligned(address.Descriptor, 16, "descriptor");
         RequireAligned(address.Available, 2, "available");
         RequireAligned(address.Used, 4, "used");
         _ = Translate(addresses);
+        SetLogAddress(vring, address);
         vring.Addresses = addresses;
         return Reply.Done;
+    }
+
+    /// <summary>Front-ends fill the log address in also when the ring is not to be logged.</summary>
+    private void SetLogAddress(Vring vring, VringAddressPayload address)
+    {
+        ulong? before = vring.LogAddress;
+        vring.LogAddress = (address.Flags & VringAddressPayload.LogFlag) != 0 ? address.Log : null;
+        try
+        {
+            if (_dirtyLog is { } log && WantsLog)
+            {
+                RequireLogCoversRing("SET_VRING_ADDR", "log", log, vring);
+            }
+        }
+        catch (ProtocolException)
+        {
+            vring.LogAddress = before;
+            throw;
+        }
     }
 
     private Reply SetVringBase(VhostUserMessage message)
@@ -164,6 +189,7 @@ internal sealed partial class BackendSession
             Features = _features,
             Memory = _memory,
             Inflight = InflightOf(vring.Index),
+            Log = LogOf(vring),
         };
         QueueLinks links = new()
         {

@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: dirty logging, post-copy, IOMMU, shared objects, device state (rows marked NotBuilt).
+// Not here: post-copy, IOMMU, shared objects, device state (rows marked NotBuilt).
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -26,7 +26,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private const ProtocolFeatures BuiltProtocolFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
-        | ProtocolFeatures.InflightShmFd;
+        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
+        | ProtocolFeatures.NetMtu;
 
     private readonly VirtioDevice _device;
     private readonly VhostUserChannel _channel;
@@ -57,7 +58,13 @@ internal sealed partial class BackendSession : IAsyncDisposable
         _workers = new QueueWorkerSet(workers, $"{device.Id}", options.Worker);
         _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures)
             & ~options.WithheldFeatures;
-        _offeredProtocolFeatures = BuiltProtocolFeatures & ~options.WithheldProtocolFeatures;
+        _offeredProtocolFeatures = BuiltProtocolFeatures & ~options.WithheldProtocolFeatures
+            & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures);
+        if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
+        {
+            _offeredFeatures |= VirtioFeatures.LogAll & ~options.WithheldFeatures;
+        }
+
         device.ConfigChanged += OnConfigChanged;
     }
 
@@ -98,6 +105,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
 
         _inflight?.Dispose();
+        DisposeLog();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
         _device.Reset();
@@ -165,8 +173,10 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.SetOwner => SetOwner(),
         FrontendRequest.ResetOwner => await ResetOwnerAsync().ConfigureAwait(false),
         FrontendRequest.SetMemTable => await SetMemTableAsync(message).ConfigureAwait(false),
+        FrontendRequest.SetLogBase => await SetLogBaseAsync(message).ConfigureAwait(false),
+        FrontendRequest.SetLogFd => await SetLogFdAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringNum => SetVringNum(message),
-        FrontendRequest.SetVringAddr => SetVringAddr(message),
+        FrontendRequest.SetVringAddr => await SetVringAddrAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringBase => SetVringBase(message),
         FrontendRequest.GetVringBase => await GetVringBaseAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringKick => await SetVringKickAsync(message).ConfigureAwait(false),
@@ -177,6 +187,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.GetQueueNum => GetQueueNum(),
         FrontendRequest.SetVringEnable => await SetVringEnableAsync(message).ConfigureAwait(false),
         FrontendRequest.SetBackendReqFd => await SetBackendReqFdAsync(message).ConfigureAwait(false),
+        FrontendRequest.SendRarp => SendRarp(message),
+        FrontendRequest.NetSetMtu => NetSetMtu(message),
         FrontendRequest.GetConfig => GetConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
         FrontendRequest.GetInflightFd => GetInflightFd(message),

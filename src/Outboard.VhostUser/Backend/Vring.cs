@@ -21,6 +21,9 @@ internal sealed class Vring(int index) : IDisposable
     /// <summary>The front-end's addresses; null until SET_VRING_ADDR.</summary>
     internal VringUserAddresses? Addresses { get; set; }
 
+    /// <summary>Where writes to the ring are logged, in the log's address space; null when they are not.</summary>
+    internal ulong? LogAddress { get; set; }
+
     /// <summary>Where the device goes on (see VringSetup.Base), from SET_VRING_BASE or from the last stop.</summary>
     internal uint? Base { get; set; }
 

@@ -41,7 +41,8 @@ public sealed partial class VhostUserFrontend
         int index = queue.Ring.Index;
         await SetVringNumAsync(index, queue.Ring.Size, cancellation).ConfigureAwait(false);
         await SetVringBaseAsync(index, ringBase, cancellation).ConfigureAwait(false);
-        await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, cancellation).ConfigureAwait(false);
+        await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, IsLogging, cancellation)
+            .ConfigureAwait(false);
         await SetVringCallAsync(index, queue.Call, cancellation).ConfigureAwait(false);
         await SetVringKickAsync(index, queue.Kick, cancellation).ConfigureAwait(false);
         if ((Features & VirtioFeatures.ProtocolFeatures) != 0)

@@ -48,12 +48,28 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>SET_VRING_ADDR, with addresses of this process.</summary>
     public Task SetVringAddrAsync(
-        int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default)
+        int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default) =>
+        SetVringAddrAsync(index, addresses, memory, isLogged: false, cancellation);
+
+    /// <summary>
+    /// SET_VRING_ADDR, with addresses of this process; also for a running ring, when only its logging changes.
+    /// </summary>
+    public Task SetVringAddrAsync(
+        int index,
+        VringAddresses addresses,
+        DriverMemory memory,
+        bool isLogged,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(memory);
         ulong shift = memory.UserAddress - memory.GuestAddress;
         VringAddressPayload payload = new(
-            (uint)index, 0, addresses.Descriptors + shift, addresses.Used + shift, addresses.Available + shift, 0);
+            (uint)index,
+            isLogged ? VringAddressPayload.LogFlag : 0,
+            addresses.Descriptors + shift,
+            addresses.Used + shift,
+            addresses.Available + shift,
+            addresses.Used);
         return RequestAsync(FrontendRequest.SetVringAddr, VhostUserMessage.PayloadOf(payload), cancellation);
     }
 

@@ -14,7 +14,8 @@ public sealed record VhostUserFrontendOptions
     public ProtocolFeatures ProtocolFeatures { get; init; } =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
-        | ProtocolFeatures.InflightShmFd;
+        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
+        | ProtocolFeatures.NetMtu;
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =

@@ -10,7 +10,15 @@ public readonly record struct VringStatePayload(uint Index, uint Num);
 /// <summary>Vring address: 0 index u32, 4 flags u32 (bit 0: log), 8 descriptor u64, 16 used u64, 24 available u64, 32 log u64.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public readonly record struct VringAddressPayload(
-    uint Index, uint Flags, ulong Descriptor, ulong Used, ulong Available, ulong Log);
+    uint Index, uint Flags, ulong Descriptor, ulong Used, ulong Available, ulong Log)
+{
+    /// <summary>VHOST_VRING_F_LOG: writes to the used ring are logged, at <see cref="Log"/>.</summary>
+    public const uint LogFlag = 1;
+}
+
+/// <summary>Log: 0 size u64, 8 offset u64.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct LogPayload(ulong SizeBytes, ulong Offset);
 
 /// <summary>Memory region: 0 guest address u64, 8 size u64, 16 user address u64, 24 mmap offset u64.</summary>
 [StructLayout(LayoutKind.Sequential)]

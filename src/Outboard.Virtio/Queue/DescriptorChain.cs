@@ -51,7 +51,7 @@ public readonly ref struct DescriptorChain
     /// <summary>
     /// Cuts the last <paramref name="bytes"/> bytes off the writable buffers, for a status that is written at the end.
     /// </summary>
-    /// <returns>False when they are missing or lie in more than one buffer.</returns>
+    /// <returns>False when they are missing, lie in more than one buffer, or were cut off before.</returns>
     public bool TryTakeTrailer(int bytes, out IoSegment trailer) => _queue.TryCutTrailer(_slot, bytes, out trailer);
 
     /// <summary>Keeps the request beyond the call: it is to be completed later, exactly once.</summary>
@@ -60,7 +60,10 @@ public readonly ref struct DescriptorChain
     /// <summary>
     /// Returns the chain to the driver. For queue handlers; a device that returns a length does not call this.
     /// </summary>
-    /// <param name="written">Bytes written into the writable buffers, from their start.</param>
+    /// <param name="written">
+    /// Bytes written into the writable buffers, from their start. While a migration runs, these and a trailer are what
+    /// is copied again: count also what may have been written by an operation that failed.
+    /// </param>
     public void Complete(uint written) => _queue.Complete(_slot, _queue.Generation(_slot), written);
 }
 

@@ -46,6 +46,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private ulong _chainBytes;
     private int _regionHint;
     private bool _kicksSuppressed;
+    private uint _lastUsedOffset;
 
     internal PackedVirtqueue(VringSetup setup)
         : base(setup)
@@ -134,6 +135,13 @@ internal sealed class PackedVirtqueue : Virtqueue
             uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
             _ring.WriteRelease16(offset, _batchFlags);
             _hasBatch = false;
+            if (Dirty is { } dirty)
+            {
+                DirtyLog.Fence();
+                dirty.MarkWindow(in _ring, offset, sizeof(ushort));
+                dirty.Tell();
+            }
+
             _inflight?.Published();
         }
     }
@@ -172,6 +180,11 @@ internal sealed class PackedVirtqueue : Virtqueue
         }
 
         Interlocked.MemoryBarrier();
+        if (Dirty is { } dirty)
+        {
+            MarkEvent(dirty);
+        }
+
         return HasAvailable;
     }
 
@@ -181,6 +194,11 @@ internal sealed class PackedVirtqueue : Virtqueue
         {
             _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventDisable);
             _kicksSuppressed = true;
+            if (Dirty is { } dirty)
+            {
+                DirtyLog.Fence();
+                MarkEvent(dirty);
+            }
         }
     }
 
@@ -212,6 +230,7 @@ internal sealed class PackedVirtqueue : Virtqueue
         ushort flags = (ushort)(_used.UsedFlags | (written > 0 ? SplitRing.Write : 0));
         _ring.Write(offset + PackedRing.LengthOffset, written);
         _ring.Write(offset + PackedRing.IdOffset, (ushort)slot);
+        _lastUsedOffset = offset;
         if (_hasBatch)
         {
             _ring.Write(offset + PackedRing.FlagsOffset, flags);
@@ -229,6 +248,17 @@ internal sealed class PackedVirtqueue : Virtqueue
         _heldDescriptors -= count;
         _inflight?.Return(slot, _used);
     }
+
+    private protected override void MarkUsedEntry(DirtyTracker dirty) =>
+        dirty.MarkWindow(in _ring, _lastUsedOffset, PackedRing.DescriptorBytes);
+
+    private protected override void MarkWholeRing(DirtyTracker dirty)
+    {
+        dirty.MarkWindow(in _ring, 0, _ring.Length);
+        MarkEvent(dirty);
+    }
+
+    private void MarkEvent(DirtyTracker dirty) => dirty.MarkUsedArea(in _deviceEvent, 0, PackedRing.EventBytes);
 
     /// <summary>
     /// Finds what an earlier process held; the next available descriptor follows what was used or is held.

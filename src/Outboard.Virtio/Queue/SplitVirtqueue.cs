@@ -136,6 +136,12 @@ internal sealed class SplitVirtqueue : Virtqueue
     public override void Publish()
     {
         _used.WriteRelease16(SplitRing.IndexOffset, _nextUsed);
+        if (Dirty is { } dirty)
+        {
+            MarkUsed(dirty, SplitRing.IndexOffset);
+            dirty.Tell();
+        }
+
         _inflight?.Published(_nextUsed, (ushort)(_nextUsed - _publishedUsed));
         _publishedUsed = _nextUsed;
     }
@@ -174,6 +180,12 @@ internal sealed class SplitVirtqueue : Virtqueue
         }
 
         Interlocked.MemoryBarrier();
+        if (Dirty is { } dirty)
+        {
+            uint offset = _hasEventIndex ? SplitRing.AvailableEventOffset(Size) : SplitRing.FlagsOffset;
+            dirty.MarkUsedArea(in _used, offset, sizeof(ushort));
+        }
+
         return HasAvailable;
     }
 
@@ -184,6 +196,10 @@ internal sealed class SplitVirtqueue : Virtqueue
         {
             _used.Write(SplitRing.FlagsOffset, SplitRing.NoNotify);
             _kicksSuppressed = true;
+            if (Dirty is { } dirty)
+            {
+                MarkUsed(dirty, SplitRing.FlagsOffset);
+            }
         }
     }
 
@@ -208,6 +224,18 @@ internal sealed class SplitVirtqueue : Virtqueue
         _used.Write(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)), new SplitUsedElement((uint)slot, written));
         _nextUsed++;
         _inflight?.Return(slot);
+    }
+
+    private protected override void MarkUsedEntry(DirtyTracker dirty) =>
+        dirty.MarkUsedArea(in _used, SplitRing.EntriesOffset + (8 * ((uint)(_nextUsed - 1) & _mask)), 8);
+
+    private protected override void MarkWholeRing(DirtyTracker dirty) =>
+        dirty.MarkUsedArea(in _used, 0, SplitRing.UsedBytes(Size));
+
+    private void MarkUsed(DirtyTracker dirty, uint offset)
+    {
+        DirtyLog.Fence();
+        dirty.MarkUsedArea(in _used, offset, sizeof(ushort));
     }
 
     /// <summary>

@@ -5,7 +5,7 @@
 //
 // Each chain in flight has a slot (the index of its head descriptor or its buffer id), which holds its translated
 // buffers until it is completed. A generation number in the slot makes sure that it is completed exactly once.
-// Not here: dirty logging, IOMMU translation. In-flight tracking: see Inflight/.
+// Not here: IOMMU translation. In-flight tracking: see Inflight/. Dirty logging: see DirtyTracker.
 using System.Runtime.CompilerServices;
 using Outboard.Linux;
 using Outboard.Memory;
@@ -96,6 +96,9 @@ public abstract class Virtqueue : IDisposable
 
     private protected GuestMemory Memory { get; private set; }
 
+    /// <summary>Marks what this queue writes; null while no migration runs.</summary>
+    private protected DirtyTracker? Dirty { get; private set; }
+
     private protected bool IsOverBudget => _segments.OverflowBytes > SegmentBudgetBytes && _inFlight > 0;
 
     /// <summary>Makes the queue for a ring.</summary>
@@ -109,7 +112,9 @@ public abstract class Virtqueue : IDisposable
         }
 
         bool isPacked = (setup.Features & VirtioFeatures.RingPacked) != 0;
-        return isPacked ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
+        Virtqueue queue = isPacked ? new PackedVirtqueue(setup) : new SplitVirtqueue(setup);
+        queue.SetLog(setup.Log);
+        return queue;
     }
 
     /// <summary>Takes the next available chain.</summary>
@@ -134,6 +139,7 @@ public abstract class Virtqueue : IDisposable
     public bool TryAdopt(GuestMemory memory)
     {
         Memory = memory;
+        Dirty = Dirty?.With(memory);
         if (TryMapRings())
         {
             return true;
@@ -143,9 +149,26 @@ public abstract class Virtqueue : IDisposable
         return false;
     }
 
-    /// <summary>Frees the buffers' storage. Nothing may be in flight.</summary>
+    /// <summary>Logs writes from now on, or elsewhere, or no more. Nothing may wait for publication.</summary>
+    internal void SetLog(QueueLog? log)
+    {
+        Dirty = log is null ? null : new DirtyTracker(log, Memory);
+        if (Dirty is { } dirty)
+        {
+            DirtyLog.Fence();
+            MarkWholeRing(dirty);
+            dirty.Tell();
+        }
+    }
+
+    /// <summary>Frees the buffers' storage. Nothing may be in flight, unless the queue failed.</summary>
     public void Dispose()
     {
+        if (Dirty is { } dirty && _inFlight > 0)
+        {
+            MarkHeld(dirty);
+        }
+
         _isDisposed = true;
         _segments.Dispose();
         GC.SuppressFinalize(this);
@@ -156,6 +179,12 @@ public abstract class Virtqueue : IDisposable
 
     /// <summary>Writes a used entry, not yet visible.</summary>
     private protected abstract void PutUsed(int slot, uint written);
+
+    /// <summary>Marks the used entry that was put last. A fence stands before.</summary>
+    private protected abstract void MarkUsedEntry(DirtyTracker dirty);
+
+    /// <summary>Marks all of the ring that a device ever writes. A fence stands before.</summary>
+    private protected abstract void MarkWholeRing(DirtyTracker dirty);
 
     /// <summary>Makes a chain the next one of the ring to be taken.</summary>
     private protected abstract void Rewind(int slot, ushort position);
@@ -220,6 +249,13 @@ public abstract class Virtqueue : IDisposable
         info.Generation++;
         _inFlight--;
         PutUsed(slot, written);
+        if (Dirty is { } dirty)
+        {
+            DirtyLog.Fence();
+            MarkWritten(dirty, slot, written);
+            MarkUsedEntry(dirty);
+        }
+
         _segments.Release(slot);
         if (IsAsleep)
         {
@@ -279,7 +315,7 @@ public abstract class Virtqueue : IDisposable
     {
         ref ChainSlot info = ref _slots[slot];
         trailer = default;
-        if (info.WritableCount == 0)
+        if (info.WritableCount == 0 || info.Trailer.Length > 0)
         {
             return false;
         }
@@ -292,6 +328,7 @@ public abstract class Virtqueue : IDisposable
         }
 
         trailer = last.Slice(last.Length - bytes, bytes);
+        info.Trailer = trailer;
         if (last.Length == bytes)
         {
             info.WritableCount--;
@@ -323,8 +360,33 @@ public abstract class Virtqueue : IDisposable
         info.WritableCount = total - readable;
         info.InFlight = true;
         info.Detached = false;
+        info.Trailer = default;
         _inFlight++;
         return new DescriptorChain(this, slot);
+    }
+
+    /// <summary>Marks what a device wrote: the first bytes, and a trailer that was cut off.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private void MarkWritten(DirtyTracker dirty, int slot, long written)
+    {
+        ref readonly ChainSlot info = ref _slots[slot];
+        dirty.MarkSegments(_segments.Segments(slot, info.WritableStart, info.WritableCount), written);
+        dirty.MarkSegment(in info.Trailer, info.Trailer.Length);
+    }
+
+    /// <summary>What a failed queue holds may have been written, nobody knows how far.</summary>
+    private void MarkHeld(DirtyTracker dirty)
+    {
+        DirtyLog.Fence();
+        for (int slot = 0; slot < _slots.Length; slot++)
+        {
+            if (_slots[slot].InFlight)
+            {
+                MarkWritten(dirty, slot, long.MaxValue);
+            }
+        }
+
+        dirty.Tell();
     }
 
     private struct ChainSlot
@@ -334,7 +396,11 @@ public abstract class Virtqueue : IDisposable
         internal int WritableStart;
         internal int WritableCount;
         internal uint Generation;
+
         internal bool InFlight;
         internal bool Detached;
+
+        /// <summary>What was cut off the end of the writable segments; empty for nothing.</summary>
+        internal IoSegment Trailer;
     }
 }

@@ -34,6 +34,9 @@ public sealed class VringSetup
     /// <summary>The queue's part of the in-flight region; null without tracking.</summary>
     public MemoryWindow? Inflight { get; init; }
 
+    /// <summary>Where writes are logged; null while no migration runs.</summary>
+    public QueueLog? Log { get; init; }
+
     /// <summary>Guest memory.</summary>
     public required GuestMemory Memory { get; init; }
 }

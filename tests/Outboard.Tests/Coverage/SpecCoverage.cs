@@ -67,6 +67,9 @@ internal sealed partial class SpecCoverage(string root)
 
     private static readonly Dictionary<string, Place> s_ring = new()
     {
+        ["LogAll"] = new(
+            $"{Backend}/BackendSession.Log.cs", "UpdateLogs",
+            "tests/Outboard.Tests/VhostUser/LoggingTests.cs", None),
         ["IndirectDescriptors"] = new(
             "src/Outboard.Virtio/Queue/SplitVirtqueue.cs", "FollowIndirect",
             "tests/Outboard.Tests/Virtio/SplitVirtqueueFaultTests.cs", Qemu),
@@ -128,7 +131,8 @@ internal sealed partial class SpecCoverage(string root)
 
         """;
 
-    private const ulong OfferedRingFeatures = VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures;
+    private const ulong OfferedRingFeatures =
+        VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll;
 
     private static Place Block(string file, string function, string test, string foreign) =>
         new($"src/Outboard.Devices/Block/{file}", function, $"{BlockTests}/{test}", foreign);

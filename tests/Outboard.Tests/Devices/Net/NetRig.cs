@@ -34,9 +34,13 @@ internal sealed class NetRig : IAsyncDisposable
 
     /// <summary>Starts the first pair.</summary>
     public static async Task<NetRig> StartAsync(
-        NetBackend backend, ulong features = 0, int queueSize = 64, TimeSpan maxPolling = default)
+        NetBackend backend,
+        ulong features = 0,
+        int queueSize = 64,
+        TimeSpan maxPolling = default,
+        NetDevice? device = null)
     {
-        NetRig rig = new(backend, new NetDevice(backend), features, maxPolling);
+        NetRig rig = new(backend, device ?? new NetDevice(backend), features, maxPolling);
         rig.Receive = await rig._rig.StartAsync(0, queueSize);
         rig.Send = await rig._rig.StartAsync(1, queueSize);
         return rig;

@@ -73,14 +73,22 @@ public sealed class RequestTableTests : BackendTest
     [MemberData(nameof(Built))]
     public async Task Every_built_request_has_an_arm(FrontendRequest request)
     {
-        PayloadSize size = RequestTable.Frontend(request).Size;
+        RequestRow row = RequestTable.Frontend(request);
+        PayloadSize size = row.Size;
         using WirePeer peer = await Rig.ConnectAsync();
         await peer.NegotiateAsync();
         await peer.SendAsync(request, WirePeer.NeedReply, new byte[size.Fixed + (size.Element * size.Min)]);
-        await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, []);
-        while ((await peer.ReceiveAsync()).Request != (uint)FrontendRequest.GetFeatures)
+        try
         {
-            // The answer to the request, if it has one.
+            await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, []);
+            while ((await peer.ReceiveAsync()).Request != (uint)FrontendRequest.GetFeatures)
+            {
+                // The answer to the request, if it has one.
+            }
+        }
+        catch (Exception) when (row.HasOwnReply)
+        {
+            // Refused by the end of the connection.
         }
 
         Assert.Empty(Rig.Log.Critical);

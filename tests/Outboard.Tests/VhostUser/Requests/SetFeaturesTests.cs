@@ -12,7 +12,6 @@ public sealed class SetFeaturesTests : RequestTest
     protected override byte[] GoodPayload => WirePeer.Bytes(WirePeer.Features);
 
     [Theory]
-    [InlineData(VirtioFeatures.LogAll)]
     [InlineData(VirtioFeatures.AccessPlatform)]
     [InlineData(1UL << 1)]
     [InlineData(1UL << 63)]

@@ -84,9 +84,9 @@ public sealed class UnsupportedRequestTests : BackendTest
     {
         using WirePeer peer = await Rig.ConnectAsync();
         await peer.NegotiateAsync();
-        await peer.RefusedAsync(FrontendRequest.SetLogFd, []);
+        await peer.RefusedAsync(FrontendRequest.GpuSetSocket, []);
         await peer.RefusedAsync((FrontendRequest)1000, []);
-        Assert.Contains(Rig.Log.Warnings, line => line.Contains("SET_LOG_FD", StringComparison.Ordinal));
+        Assert.Contains(Rig.Log.Warnings, line => line.Contains("GPU_SET_SOCKET", StringComparison.Ordinal));
         Assert.Contains(Rig.Log.Warnings, line => line.Contains("1000", StringComparison.Ordinal));
     }
 }

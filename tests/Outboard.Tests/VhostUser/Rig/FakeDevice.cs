@@ -8,7 +8,7 @@ namespace Outboard.Tests.VhostUser;
 
 /// <summary>Copies a request's readable bytes to its writable ones; or keeps it until the test completes it.</summary>
 internal sealed class FakeDevice()
-    : VirtioDevice(VirtioDeviceId.Entropy, [64, 64, 16], new ConfigSpace(ConfigBytes, Mode))
+    : VirtioDevice(VirtioDeviceId.Entropy, [64, 64, 16], new ConfigSpace(ConfigBytes, Mode)), INetworkLink
 {
     public const int ConfigBytes = 16;
     public const int SmallestQueueSize = 16;
@@ -48,6 +48,24 @@ internal sealed class FakeDevice()
 
     /// <summary>Whether the next write to the configuration space makes the device throw.</summary>
     public bool ThrowsOnConfigWrite { get; set; }
+
+    /// <summary>The address that was announced last.</summary>
+    public byte[]? Announced { get; private set; }
+
+    /// <summary>The MTU that was set last; it may be 1500 at most.</summary>
+    public int Mtu { get; private set; }
+
+    public bool TryAnnounce(ReadOnlySpan<byte> address)
+    {
+        Announced = (address[0] & 1) == 0 ? address.ToArray() : Announced;
+        return (address[0] & 1) == 0;
+    }
+
+    public bool TrySetMtu(int mtu)
+    {
+        Mtu = mtu <= 1500 ? mtu : Mtu;
+        return mtu <= 1500;
+    }
 
     /// <summary>Completes the requests that are kept, from the caller's thread.</summary>
     public void CompleteHeld()
