@@ -4,8 +4,10 @@ using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
 using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
+using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
 using Outboard.Cli.Rng;
+using Outboard.Cli.Trace;
 
 namespace Outboard.Cli;
 
@@ -38,6 +40,8 @@ internal static class CommandTree
 
         root.Add(ListBackendsCommand.Create());
         root.Add(InstallDescriptorsCommand.Create());
+        root.Add(InspectCommand.Create());
+        root.Add(TraceCommand.Create());
         root.Add(BenchCommand.Create());
         root.Add(DemoCommand.Create());
         return root;

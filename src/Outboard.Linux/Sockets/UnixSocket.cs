@@ -85,6 +85,12 @@ public sealed class UnixSocket : IDisposable
         }
     }
 
+    /// <summary>As <see cref="ReceiveAsync"/>, but waits for nothing.</summary>
+    /// <returns>Bytes received, 0 at the end of the stream, -1 when nothing is there now.</returns>
+    /// <exception cref="LinuxException">The connection failed, or descriptors were lost on the way.</exception>
+    public int TryReceive(Span<byte> buffer, List<FileDescriptor> descriptors) =>
+        DescriptorPassing.TryReceive(_descriptor, buffer, descriptors);
+
     /// <summary>Sends all bytes, with the descriptors on the first of them. The descriptors stay the
     /// caller's.</summary>
     /// <exception cref="LinuxException">The connection failed.</exception>
@@ -116,11 +122,14 @@ public sealed class UnixSocket : IDisposable
     }
 
     /// <summary>Ends both directions, so that a pending receive of either side completes.</summary>
-    public void Shutdown()
+    public void Shutdown() => Shutdown(SocketShutdown.Both);
+
+    /// <summary>Ends one direction: the peer sees the end of the stream, or can send no more.</summary>
+    public void Shutdown(SocketShutdown direction)
     {
         try
         {
-            _readiness.Shutdown(SocketShutdown.Both);
+            _readiness.Shutdown(direction);
         }
         catch (SocketException)
         {

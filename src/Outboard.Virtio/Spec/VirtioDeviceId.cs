@@ -40,14 +40,29 @@ public enum VirtioDeviceId
     /// <summary>Crypto.</summary>
     Crypto = 20,
 
+    /// <summary>IOMMU.</summary>
+    Iommu = 23,
+
+    /// <summary>Memory that is plugged and unplugged.</summary>
+    Memory = 24,
+
     /// <summary>Sound.</summary>
     Sound = 25,
 
     /// <summary>File system.</summary>
     FileSystem = 26,
 
+    /// <summary>Persistent memory.</summary>
+    PersistentMemory = 27,
+
+    /// <summary>SCMI.</summary>
+    Scmi = 32,
+
     /// <summary>I2C adapter.</summary>
     I2cAdapter = 34,
+
+    /// <summary>CAN controller.</summary>
+    Can = 36,
 
     /// <summary>GPIO.</summary>
     Gpio = 41,

@@ -42,6 +42,8 @@ public sealed class CommandLineTests
     [InlineData("bench --help", "block")]
     [InlineData("bench block --help", "--socket-path")]
     [InlineData("demo --help", "--folder")]
+    [InlineData("inspect --help", "--type")]
+    [InlineData("trace --help", "--listen")]
     public async Task Help_is_everywhere(string arguments, string word)
     {
         Outcome outcome = await OutboardProcess.RunAsync(arguments.Split(' '));

@@ -85,6 +85,18 @@ internal sealed class OutboardProcess : IAsyncDisposable
         }
     }
 
+    /// <summary>Waits until a file or socket is there, without connecting to it.</summary>
+    public async Task WaitForFileAsync(string path)
+    {
+        Stopwatch watch = Stopwatch.StartNew();
+        while (!File.Exists(path))
+        {
+            Assert.False(_process.HasExited, _process.HasExited ? await _errors : string.Empty);
+            Assert.True(watch.Elapsed < Limit, $"{path} does not appear");
+            await Task.Delay(s_pollInterval, TestContext.Current.CancellationToken);
+        }
+    }
+
     /// <summary>Sends a signal, named as for kill(1).</summary>
     public void Signal(string name)
     {
