@@ -230,12 +230,12 @@ public sealed class TraceRelayTests : BackendTest
         await front.SendAsync(FrontendRequest.SetProtocolFeatures, WirePeer.NeedReply, WirePeer.Bytes(1UL << 3));
         await front.SendAsync(FrontendRequest.SetVringCall, WirePeer.NoReply, new byte[8]);
         await front.SendAsync(FrontendRequest.SetVringCall, WirePeer.NeedReply, new byte[8]);
-        await back.SendAsync(FrontendRequest.SetProtocolFeatures, WirePeer.ReplyFlags, WirePeer.Bytes(0UL));
         for (int i = 0; i < 3; i++)
         {
             await back.ReceiveAsync();
         }
 
+        await back.SendAsync(FrontendRequest.SetProtocolFeatures, WirePeer.ReplyFlags, WirePeer.Bytes(0UL));
         await back.SendAsync(FrontendRequest.SetVringCall, WirePeer.ReplyFlags, WirePeer.Bytes(1UL));
         await front.ReceiveAsync();
         await front.ReceiveAsync();
