@@ -24,6 +24,7 @@ internal sealed record Comparison(string Storage, string Load, Run[] Ours, Run[]
 internal sealed class Report(string[][] lines, string folder)
 {
     private const string Ours = "ours";
+    private const string Marker = "<!-- The rest is recorded by hand; eng/bench.sh keeps it. -->";
 
     /// <summary>Round trips of a cache line below this are near: only runs at the same distance are compared.</summary>
     private const double NearNs = 200;
@@ -69,7 +70,17 @@ internal sealed class Report(string[][] lines, string folder)
         WriteStart();
         WriteMemory();
         WriteCheck();
-        File.WriteAllText(Path.Combine(folder, "BENCHMARKS.md"), _text.ToString());
+        string path = Path.Combine(folder, "BENCHMARKS.md");
+        _text.Append('\n').Append(RecordedElsewhere(path));
+        File.WriteAllText(path, _text.ToString());
+    }
+
+    /// <summary>What other measurements have recorded in the file: everything from the marker on, which is kept.</summary>
+    private static string RecordedElsewhere(string path)
+    {
+        string old = File.Exists(path) ? File.ReadAllText(path) : string.Empty;
+        int marker = old.IndexOf(Marker, StringComparison.Ordinal);
+        return marker < 0 ? Marker + "\n" : old[marker..];
     }
 
     private static Run Parse(string[] line) => new(

@@ -1,12 +1,24 @@
 // Micro-benchmarks of the data path's parts, for studying them:
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- --filter '*' --job short
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- scale
 // Not part of the tests; what the parts may allocate is: see budget.json.
+using System.Globalization;
 using BenchmarkDotNet.Attributes;
 using BenchmarkDotNet.Configs;
 using BenchmarkDotNet.Reports;
 using BenchmarkDotNet.Running;
 using Outboard.Benchmarks;
 using Outboard.Benchmarks.Bodies;
+
+switch (args)
+{
+    case [Scale.Name, .. string[] counts]:
+        await Scale.RunAsync(counts);
+        return;
+    case [Scale.ChildName, string folder, string count]:
+        await Scale.ServeAsync(folder, int.Parse(count, CultureInfo.InvariantCulture));
+        return;
+}
 
 SummaryStyle wide = SummaryStyle.Default.WithMaxParameterColumnWidth(60);
 BenchmarkSwitcher.FromAssembly(typeof(DataPath).Assembly).Run(args, DefaultConfig.Instance.WithSummaryStyle(wide));

@@ -202,7 +202,8 @@ internal sealed partial class BackendSession
         };
         try
         {
-            vring.Running = await _device.StartQueue(setup, links, _workers.For(vring.Index)).ConfigureAwait(false);
+            QueueWorker worker = _workers.For(_firstWorker + vring.Index);
+            vring.Running = await _device.StartQueue(setup, links, worker).ConfigureAwait(false);
             vring.Kick = null;
             vring.Call = null;
         }

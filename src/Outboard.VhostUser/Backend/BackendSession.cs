@@ -35,6 +35,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private readonly ILogger _log;
     private readonly Vring[] _vrings;
     private readonly QueueWorkerSet _workers;
+    private readonly int _firstWorker;
     private readonly ulong _offeredFeatures;
     private readonly ProtocolFeatures _offeredProtocolFeatures;
 
@@ -52,10 +53,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         _options = options;
         _log = options.Logger;
         _vrings = [.. Enumerable.Range(0, device.QueueCount).Select(index => new Vring(index))];
-        int workers = options.WorkerCount > 0
-            ? options.WorkerCount
-            : Math.Clamp(device.QueueCount, 1, Environment.ProcessorCount);
-        _workers = new QueueWorkerSet(workers, $"{device.Id}", options.Worker);
+        _workers = options.Workers ?? OwnWorkers(device, options);
+        _firstWorker = _workers.Share(device.QueueCount);
         _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures)
             & ~options.WithheldFeatures;
         _offeredProtocolFeatures = BuiltProtocolFeatures & ~options.WithheldProtocolFeatures
@@ -93,7 +92,11 @@ internal sealed partial class BackendSession : IAsyncDisposable
     {
         _device.ConfigChanged -= OnConfigChanged;
         await StopAllAsync().ConfigureAwait(false);
-        await _workers.DisposeAsync().ConfigureAwait(false);
+        if (_options.Workers is null)
+        {
+            await _workers.DisposeAsync().ConfigureAwait(false);
+        }
+
         foreach (Vring vring in _vrings)
         {
             vring.Dispose();
@@ -109,6 +112,14 @@ internal sealed partial class BackendSession : IAsyncDisposable
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
         _device.Reset();
+    }
+
+    private static QueueWorkerSet OwnWorkers(VirtioDevice device, VhostUserBackendOptions options)
+    {
+        int count = options.WorkerCount > 0
+            ? options.WorkerCount
+            : Math.Clamp(device.QueueCount, 1, Environment.ProcessorCount);
+        return new QueueWorkerSet(count, $"{device.Id}", options.Worker);
     }
 
     private async Task HandleAsync(VhostUserMessage message, CancellationToken cancellation)

@@ -20,6 +20,12 @@ public sealed record VhostUserBackendOptions
     /// </summary>
     public int WorkerCount { get; init; }
 
+    /// <summary>
+    /// Workers that several devices share, for many devices on few threads; <see cref="Worker"/> and
+    /// <see cref="WorkerCount"/> mean nothing then. They belong to the caller, who disposes them after all devices.
+    /// </summary>
+    public QueueWorkerSet? Workers { get; init; }
+
     /// <summary>Protocol features that are not offered although they are built; for tests of a front-end.</summary>
     public ProtocolFeatures WithheldProtocolFeatures { get; init; }
 

@@ -1,5 +1,6 @@
 // Many devices and many connections in one process, at the same time.
 using Outboard.VhostUser.Frontend;
+using Outboard.Virtio;
 using Outboard.Virtio.Queue.Driver;
 using Xunit;
 
@@ -27,9 +28,40 @@ public sealed class ParallelTests
         Assert.Empty(rig.Log.Critical);
     }
 
-    private static async Task UseOneAsync(byte number)
+    [Fact]
+    public async Task Devices_share_workers()
     {
-        await using BackendRig rig = new(options => options with { WorkerCount = 0 });
+        await using QueueWorkerSet workers = new(2, "shared");
+        await Task.WhenAll(Enumerable.Range(0, Devices).Select(i => Task.Run(() => UseOneAsync((byte)i, workers))));
+    }
+
+    [Fact]
+    public async Task A_device_that_breaks_leaves_the_others_of_its_worker_alone()
+    {
+        await using QueueWorkerSet workers = new(1, "shared");
+        await using BackendRig broken = new(options => options with { Workers = workers });
+        await using BackendRig sound = new(options => options with { Workers = workers });
+        VhostUserFrontend frontend = await broken.ConnectFrontendAsync();
+        await using (frontend)
+        {
+            using DriverMemory memory = new(1 << 18);
+            await frontend.ShareMemoryAsync(memory);
+            using FrontendQueue queue = await frontend.StartQueueAsync(0, 16, memory);
+            DriverBuffer poison = memory.Allocate(32);
+            poison.Span[0] = FakeDevice.Poison;
+            Assert.True(queue.Ring.TryAdd([poison], [], 0));
+            queue.Submit();
+            await Eventually.TrueAsync(() => broken.Log.Critical.Any(), "the device broke");
+            await DriveAsync(sound, 1);
+        }
+
+        await DriveAsync(broken, 2);
+        Assert.Empty(sound.Log.Critical);
+    }
+
+    private static async Task UseOneAsync(byte number, QueueWorkerSet? workers = null)
+    {
+        await using BackendRig rig = new(options => options with { WorkerCount = 0, Workers = workers });
         await DriveAsync(rig, number);
         await DriveAsync(rig, number);
         Assert.Equal(2 * QueuesOfEach * RequestsOfEach, rig.Device.Handled);
