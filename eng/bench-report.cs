@@ -75,7 +75,7 @@ internal sealed class Report(string[][] lines, string folder)
         File.WriteAllText(path, _text.ToString());
     }
 
-    /// <summary>What other measurements have recorded in the file: everything from the marker on, which is kept.</summary>
+    /// <summary>What other measurements have recorded: everything from the marker on, which is kept.</summary>
     private static string RecordedElsewhere(string path)
     {
         string old = File.Exists(path) ? File.ReadAllText(path) : string.Empty;

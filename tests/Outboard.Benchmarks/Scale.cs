@@ -25,7 +25,7 @@ internal static class Scale
     private const int Depth = 4;
     private const uint BlockBytes = 4096;
 
-    /// <summary>Front-ends keep a few devices busy at a time, in turn, so that they cost the same for any count.</summary>
+    /// <summary>A few devices are busy at a time, in turn: the front-ends cost the same for any count.</summary>
     private const int BusyAtOnce = 4;
 
     private static readonly int[] s_counts = [1, 16, 256, 1000];
@@ -39,7 +39,8 @@ internal static class Scale
         int[] counts = arguments.Length == 0
             ? s_counts
             : [.. arguments.Select(text => int.Parse(text, CultureInfo.InvariantCulture))];
-        Console.WriteLine("| devices | threads | resident MiB | KiB a device | connect ms | idle CPU % | kIOPS | CPU us |");
+        Console.WriteLine(
+            "| devices | threads | resident MiB | KiB a device | connect ms | idle CPU % | kIOPS | CPU us |");
         Console.WriteLine("|---:|---:|---:|---:|---:|---:|---:|---:|");
         double first = 0;
         foreach (int count in counts)
