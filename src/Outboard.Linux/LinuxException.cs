@@ -73,6 +73,9 @@ public static class Errno
     /// <summary>ENOSPC.</summary>
     public const int NoSpace = 28;
 
+    /// <summary>EFBIG.</summary>
+    public const int FileTooLarge = 27;
+
     /// <summary>EROFS.</summary>
     public const int ReadOnlyFileSystem = 30;
 

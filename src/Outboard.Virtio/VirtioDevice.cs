@@ -7,6 +7,7 @@
 // Features that the ring owns (EVENT_IDX, INDIRECT_DESC, VERSION_1 ...) are added by the transport.
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Spec;
+using Outboard.Virtio.State;
 
 namespace Outboard.Virtio;
 
@@ -19,6 +20,8 @@ namespace Outboard.Virtio;
 /// </remarks>
 public abstract class VirtioDevice
 {
+    private const string FeaturesRecord = "feat";
+
     private readonly int[] _queueSizes;
 
     /// <summary>Describes the device.</summary>
@@ -94,6 +97,51 @@ public abstract class VirtioDevice
         return worker.StartAsync(this, setup, links);
     }
 
+    /// <summary>
+    /// Makes sure that this device may be used, before its queues start: what one host only may use (an image, say) is
+    /// taken, unless it was taken before. May wait a little for whoever is about to let go of it.
+    /// </summary>
+    /// <exception cref="IOException">Another has it.</exception>
+    public virtual Task TakeOverAsync() => Task.CompletedTask;
+
+    /// <summary>
+    /// The guest goes on elsewhere: lets go of what <see cref="TakeOverAsync"/> takes. All queues are stopped; should
+    /// they start again, it is taken again.
+    /// </summary>
+    public virtual void HandOver()
+    {
+    }
+
+    /// <summary>
+    /// The device's state beside rings and configuration space, for <see cref="LoadState"/> on another host. All queues
+    /// are stopped; the device may go on afterwards.
+    /// </summary>
+    /// <exception cref="DeviceStateException">The device cannot be moved now.</exception>
+    public byte[] SaveState()
+    {
+        DeviceStateWriter writer = new(Id);
+        writer.Write(FeaturesRecord, NegotiatedFeatures & ~VirtioFeatures.Reserved);
+        OnSave(writer);
+        return writer.Finish();
+    }
+
+    /// <summary>Takes over the state that another process saved. All queues are stopped.</summary>
+    /// <exception cref="DeviceStateException">It is damaged, or does not suit this device, which is as before.
+    /// </exception>
+    public void LoadState(ReadOnlySpan<byte> stream)
+    {
+        DeviceStateReader reader = new(Id, stream);
+        ulong missing = reader.ReadNumber(FeaturesRecord) & ~DeviceFeatures;
+        if (missing != 0)
+        {
+            throw new DeviceStateException($"the driver uses features that this device does not have: 0x{missing:x}");
+        }
+
+        Action apply = OnLoad(reader);
+        reader.RequireAllRead();
+        apply();
+    }
+
     /// <summary>Puts the device back into its initial state. All queues are stopped.</summary>
     public virtual void Reset() => NegotiatedFeatures = 0;
 
@@ -107,6 +155,16 @@ public abstract class VirtioDevice
     /// Level (c): makes the object that serves one queue, on that queue's thread, each time it is started.
     /// </summary>
     protected internal virtual QueueHandler CreateHandler(QueueContext context) => new RequestLoop(this, context);
+
+    /// <summary>Adds what this kind of device carries over.</summary>
+    protected virtual void OnSave(DeviceStateWriter writer)
+    {
+    }
+
+    /// <summary>Reads and checks what <see cref="OnSave"/> wrote, and changes nothing yet.</summary>
+    /// <returns>What makes it the device's state; called when all is well.</returns>
+    /// <exception cref="DeviceStateException">A value does not suit this device.</exception>
+    protected virtual Action OnLoad(DeviceStateReader reader) => static () => { };
 
     /// <summary>Called after features were accepted.</summary>
     protected virtual void OnFeaturesAccepted(ulong features)

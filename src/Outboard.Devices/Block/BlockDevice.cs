@@ -9,7 +9,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Devices.Block;
 
 /// <summary>A virtio block device on a <see cref="Disk"/>.</summary>
-public sealed class BlockDevice : VirtioDevice
+public sealed partial class BlockDevice : VirtioDevice
 {
     /// <summary>
     /// Segments of a request, beside header and status, on a queue of 128: the size that QEMU gives its queues, and the
@@ -88,9 +88,11 @@ public sealed class BlockDevice : VirtioDevice
 
     /// <summary>Looks at the disk's size again and tells drivers when it changed. From any thread.</summary>
     /// <returns>Whether it changed.</returns>
-    public bool RefreshSize()
+    public bool RefreshSize() => SetCapacity(_disk.RefreshSize());
+
+    private bool SetCapacity(long size)
     {
-        long size = _disk.RefreshSize() / BlockSize * BlockSize;
+        size = size / BlockSize * BlockSize;
         bool changed = Config.Set(BlockConfig.Capacity, (ulong)size / BlockConfig.SectorBytes);
         if (changed)
         {
@@ -98,6 +100,21 @@ public sealed class BlockDevice : VirtioDevice
         }
 
         return changed;
+    }
+
+    /// <inheritdoc/>
+    public override async Task TakeOverAsync()
+    {
+        await _disk.AcquireAsync().ConfigureAwait(false);
+        SetCapacity(SizeBytes);
+    }
+
+    /// <inheritdoc/>
+    /// <remarks>Whoever takes the disk over may see it through another host's cache.</remarks>
+    public override void HandOver()
+    {
+        _ = _disk.Flush();
+        _disk.Release();
     }
 
     /// <inheritdoc/>

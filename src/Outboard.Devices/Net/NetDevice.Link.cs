@@ -59,6 +59,8 @@ internal static class RarpFrame
     internal const int AddressBytes = 6;
     internal const int Bytes = 60;
 
+    internal static ReadOnlySpan<byte> AddressOf(byte[] frame) => frame.AsSpan(22, AddressBytes);
+
     internal static byte[] Make(ReadOnlySpan<byte> address)
     {
         byte[] frame = new byte[Bytes];

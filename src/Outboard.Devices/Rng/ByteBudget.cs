@@ -4,7 +4,7 @@ using System.Diagnostics;
 
 namespace Outboard.Devices.Rng;
 
-/// <summary>A rate limit in bytes. Used by one thread.</summary>
+/// <summary>A rate limit in bytes. Used by one thread at a time.</summary>
 internal sealed class ByteBudget
 {
     /// <summary>Fewer bytes than this are not given singly: what Linux asks for at a time.</summary>
@@ -45,6 +45,15 @@ internal sealed class ByteBudget
 
             return _left;
         }
+    }
+
+    /// <summary>
+    /// Bytes that are left of what was earned; a guest that arrives brings them along. No queue runs.
+    /// </summary>
+    internal long Left
+    {
+        get => _left;
+        set => _left = Math.Min(value, _bytesPerSecond);
     }
 
     /// <summary>Takes bytes that <see cref="Available"/> allowed.</summary>

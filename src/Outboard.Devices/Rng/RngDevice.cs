@@ -2,6 +2,7 @@
 // configuration. Requests are in RngQueue.
 using Outboard.Virtio;
 using Outboard.Virtio.Spec;
+using Outboard.Virtio.State;
 
 namespace Outboard.Devices.Rng;
 
@@ -24,8 +25,9 @@ public sealed class RngDevice : VirtioDevice
     /// </summary>
     public const int MaxRequestBytes = 64 << 10;
 
+    private const string BudgetRecord = "left";
+
     private readonly EntropySource _source;
-    private readonly RngDeviceOptions _options;
     private int _exhausted;
 
     /// <summary>Makes a device on a source, which stays the caller's to dispose.</summary>
@@ -40,12 +42,15 @@ public sealed class RngDevice : VirtioDevice
         ArgumentNullException.ThrowIfNull(source);
         ArgumentOutOfRangeException.ThrowIfNegative(options.MaxBytesPerSecond);
         _source = source;
-        _options = options;
+        Budget = new ByteBudget(options.MaxBytesPerSecond);
     }
 
     /// <summary>Raised once, on any thread, when the source ended or failed: with 0 or a negative errno.</summary>
     /// <remarks>Requests stay in the ring from then on: a device must not answer one with no bytes at all.</remarks>
     public event Action<int>? SourceExhausted;
+
+    /// <summary>What may be given now.</summary>
+    internal ByteBudget Budget { get; }
 
     internal void OnExhausted(int result)
     {
@@ -57,5 +62,17 @@ public sealed class RngDevice : VirtioDevice
 
     /// <inheritdoc/>
     protected override QueueHandler CreateHandler(QueueContext context) =>
-        new RngQueue(this, _source, _options.MaxBytesPerSecond, context);
+        new RngQueue(this, _source, Budget, context);
+
+    /// <inheritdoc/>
+    /// <remarks>What is left of the rate: a guest that moves does not get it twice.</remarks>
+    protected override void OnSave(DeviceStateWriter writer) =>
+        writer.Write(BudgetRecord, (ulong)Math.Max(0, Budget.Left));
+
+    /// <inheritdoc/>
+    protected override Action OnLoad(DeviceStateReader reader)
+    {
+        ulong left = reader.ReadNumber(BudgetRecord);
+        return () => Budget.Left = (long)Math.Min(left, long.MaxValue);
+    }
 }

@@ -33,12 +33,12 @@ internal sealed class RngQueue : QueueHandler
     private bool _isExhausted;
     private bool _isDisposed;
 
-    internal RngQueue(RngDevice device, EntropySource source, long maxBytesPerSecond, QueueContext context)
+    internal RngQueue(RngDevice device, EntropySource source, ByteBudget budget, QueueContext context)
     {
         _device = device;
         _source = source;
         _queue = context.Queue;
-        _budget = new ByteBudget(maxBytesPerSecond);
+        _budget = budget;
         _timer = new Timer(_ =>
         {
             // A timer may fire while it is disposed, and the worker may be gone after that.

@@ -15,8 +15,12 @@ namespace Outboard.Linux.Events
         /// <summary>Whether a write would not block now.</summary>
         internal static bool IsWritable(int number) => IsReady(number, POLLOUT, timeoutMs: 0);
 
+        /// <summary>Waits until a read or a write would not block: it moves bytes, or tells of an end.</summary>
+        internal static bool IsReadyOrEnded(int number, bool writes, int timeoutMs) =>
+            IsReady(number, writes ? POLLOUT : POLLIN, timeoutMs, ends: true);
+
         // SAFETY: the kernel reads and writes one struct pollfd on the stack.
-        private static unsafe bool IsReady(int number, short events, int timeoutMs)
+        private static unsafe bool IsReady(int number, short events, int timeoutMs, bool ends = false)
         {
             Libc.PollDescriptor entry = new() { Number = number, Events = events };
             while (true)
@@ -25,7 +29,7 @@ namespace Outboard.Linux.Events
                 int errno = Libc.LastError();
                 if (ready >= 0)
                 {
-                    return ready > 0 && (entry.Returned & events) != 0;
+                    return ready > 0 && (ends || (entry.Returned & events) != 0);
                 }
 
                 if (errno != Errno.Interrupted)

@@ -272,6 +272,9 @@ public sealed class BlockFile : IDisposable
         };
     }
 
+    /// <summary>Lets go of the lock.</summary>
+    public void Unlock() => ImageLock.Release(Number);
+
     /// <summary>Closes the file. None of its operations may be in flight.</summary>
     public void Dispose() => Descriptor.Dispose();
 

@@ -31,11 +31,14 @@ internal static class ImageLock
         result = result == 0 ? Check(number, unshared, UsedBytes) : result;
         if (result != 0)
         {
-            _ = Set(number, Libc.F_UNLCK, UsedBytes, UnsharedBytes);
+            Release(number);
         }
 
         return result;
     }
+
+    /// <summary>Lets go of whatever was taken.</summary>
+    internal static void Release(int number) => _ = Set(number, Libc.F_UNLCK, UsedBytes, UnsharedBytes);
 
     private static int Take(int number, ReadOnlySpan<int> permissions, int first)
     {

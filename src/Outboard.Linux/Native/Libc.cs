@@ -35,6 +35,9 @@ internal static partial class Libc
     internal static unsafe partial nint read(int fd, void* buffer, nuint count);
 
     [LibraryImport("libc", SetLastError = true)]
+    internal static unsafe partial int pipe2(int* ends, int flags);
+
+    [LibraryImport("libc", SetLastError = true)]
     internal static unsafe partial nint write(int fd, void* buffer, nuint count);
 
     [LibraryImport("libc", SetLastError = true)]

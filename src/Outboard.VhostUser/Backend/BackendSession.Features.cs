@@ -115,6 +115,7 @@ internal sealed partial class BackendSession
     private async ValueTask<Reply> ResetDeviceAsync()
     {
         await StopAllAsync().ConfigureAwait(false);
+        await EndTransferAsync().ConfigureAwait(false);
         foreach (Vring vring in _vrings)
         {
             vring.DropNotifiers();

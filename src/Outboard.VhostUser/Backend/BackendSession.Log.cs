@@ -166,6 +166,18 @@ internal sealed partial class BackendSession
         }
     }
 
+    /// <summary>
+    /// Rings that are all stopped with the log on: the guest goes on elsewhere, where another process waits for what
+    /// this one holds. A migration that fails after that starts the rings again.
+    /// </summary>
+    private void HandOverWhenGone()
+    {
+        if (WantsLog && _vrings.All(vring => vring.Running is null))
+        {
+            _device.HandOver();
+        }
+    }
+
     private void DisposeLog()
     {
         _dirtyLog?.Dispose();

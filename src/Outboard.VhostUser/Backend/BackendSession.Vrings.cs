@@ -92,6 +92,7 @@ internal sealed partial class BackendSession
         Vring vring = VringAt("GET_VRING_BASE", state.Index);
         await StopAsync(vring).ConfigureAwait(false);
         vring.DropNotifiers();
+        HandOverWhenGone();
         return Reply.VringState(state.Index, BaseOf(vring));
     }
 
@@ -202,6 +203,7 @@ internal sealed partial class BackendSession
         };
         try
         {
+            await _device.TakeOverAsync().ConfigureAwait(false);
             QueueWorker worker = _workers.For(_firstWorker + vring.Index);
             vring.Running = await _device.StartQueue(setup, links, worker).ConfigureAwait(false);
             vring.Kick = null;

@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: post-copy, IOMMU, shared objects, device state (rows marked NotBuilt).
+// Not here: post-copy, IOMMU, shared objects (rows marked NotBuilt).
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -27,7 +27,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState;
 
     private readonly VirtioDevice _device;
     private readonly VhostUserChannel _channel;
@@ -109,6 +109,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
 
         _inflight?.Dispose();
         DisposeLog();
+        await EndTransferAsync().ConfigureAwait(false);
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
         _device.Reset();
@@ -200,6 +201,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.SetBackendReqFd => await SetBackendReqFdAsync(message).ConfigureAwait(false),
         FrontendRequest.SendRarp => SendRarp(message),
         FrontendRequest.NetSetMtu => NetSetMtu(message),
+        FrontendRequest.SetDeviceStateFd => await SetDeviceStateFdAsync(message).ConfigureAwait(false),
+        FrontendRequest.CheckDeviceState => await CheckDeviceStateAsync().ConfigureAwait(false),
         FrontendRequest.GetConfig => GetConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
         FrontendRequest.GetInflightFd => GetInflightFd(message),

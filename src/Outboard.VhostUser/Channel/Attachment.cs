@@ -19,6 +19,9 @@ public abstract class Attachment : IDisposable
     /// <summary>As a channel for messages in the other direction.</summary>
     public abstract VhostUserChannel ToChannel();
 
+    /// <summary>As one end of a stream of bytes.</summary>
+    public abstract StateStream ToStateStream();
+
     /// <inheritdoc/>
     public abstract void Dispose();
 }

@@ -1,6 +1,7 @@
 // An attachment on a UNIX socket: a file descriptor.
 using Outboard.Linux;
 using Outboard.Linux.Events;
+using Outboard.Linux.Files;
 using Outboard.Linux.Sockets;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -42,6 +43,10 @@ public sealed class DescriptorAttachment : Attachment
 
         return new SocketChannel(new UnixSocket(Take()));
     }
+
+    /// <inheritdoc/>
+    /// <exception cref="IOException">The descriptor is no pipe, socket or file.</exception>
+    public override StateStream ToStateStream() => new DescriptorStateStream(new ByteStream(Take()));
 
     /// <inheritdoc/>
     public override void Dispose() => _descriptor?.Dispose();

@@ -1,5 +1,6 @@
 // A channel on a UNIX stream socket.
 using Outboard.Linux;
+using Outboard.Linux.Files;
 using Outboard.Linux.Memory;
 using Outboard.Linux.Sockets;
 using Outboard.Memory;
@@ -71,6 +72,14 @@ public sealed class SocketChannel : VhostUserChannel
     /// <inheritdoc/>
     public override Attachment Attach(SharedMemory memory) =>
         new DescriptorAttachment(((FileSharedMemory)memory).Descriptor.Duplicate());
+
+    /// <inheritdoc/>
+    public override (StateStream Kept, Attachment Passed) CreateStateStream(bool peerWrites)
+    {
+        (FileDescriptor reading, FileDescriptor writing) = ByteStream.CreatePipe();
+        (FileDescriptor kept, FileDescriptor passed) = peerWrites ? (reading, writing) : (writing, reading);
+        return (new DescriptorStateStream(new ByteStream(kept)), new DescriptorAttachment(passed));
+    }
 
     /// <inheritdoc/>
     public override void Close() => _socket.Shutdown();

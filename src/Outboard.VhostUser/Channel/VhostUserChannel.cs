@@ -26,6 +26,11 @@ public abstract class VhostUserChannel : IAsyncDisposable
     /// </summary>
     public abstract Attachment Attach(SharedMemory memory);
 
+    /// <summary>Makes a stream of bytes to the peer, or from it.</summary>
+    /// <param name="peerWrites">Whether the peer sends; otherwise it receives.</param>
+    /// <returns>This side's end, and the other one as an attachment.</returns>
+    public abstract (StateStream Kept, Attachment Passed) CreateStateStream(bool peerWrites);
+
     /// <summary>Ends the channel, so that a pending receive returns null. May be called from any thread.</summary>
     public abstract void Close();
 

@@ -15,7 +15,7 @@ public sealed record VhostUserFrontendOptions
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState;
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =

@@ -16,6 +16,29 @@ public readonly record struct VringAddressPayload(
     public const uint LogFlag = 1;
 }
 
+/// <summary>Device state: 0 direction u32, 4 phase u32; answered by a u64, whose low byte tells of an error.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct DeviceStatePayload(uint Direction, uint Phase)
+{
+    /// <summary>The back-end saves.</summary>
+    public const uint Save = 0;
+
+    /// <summary>The back-end loads.</summary>
+    public const uint Load = 1;
+
+    /// <summary>The only phase: the device is stopped.</summary>
+    public const uint Stopped = 0;
+
+    /// <summary>In a reply: the front-end's descriptor is used, none comes back.</summary>
+    public const ulong NoDescriptor = 0x100;
+
+    /// <summary>In a reply: an error, if not 0.</summary>
+    public const ulong ErrorMask = 0xFF;
+
+    /// <summary>In a reply: an error of no particular kind.</summary>
+    public const ulong Error = 1;
+}
+
 /// <summary>Log: 0 size u64, 8 offset u64.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public readonly record struct LogPayload(ulong SizeBytes, ulong Offset);

@@ -122,8 +122,8 @@ public static class RequestTable
         Row(FrontendRequest.SetStatus, "SET_STATUS", s_u64, 0, gate: ProtocolFeatures.Status),
         Row(FrontendRequest.GetStatus, "GET_STATUS", s_none, 0, ReplyKind.Value, ProtocolFeatures.Status),
         Row(FrontendRequest.GetSharedObject, "GET_SHARED_OBJECT", new(0, 16, 0, 1), 0, ReplyKind.Descriptor, ProtocolFeatures.SharedObject, NotBuilt),
-        Row(FrontendRequest.SetDeviceStateFd, "SET_DEVICE_STATE_FD", new(8), 1, ReplyKind.Value, ProtocolFeatures.DeviceState, NotBuilt),
-        Row(FrontendRequest.CheckDeviceState, "CHECK_DEVICE_STATE", s_none, 0, ReplyKind.Value, ProtocolFeatures.DeviceState, NotBuilt),
+        Row(FrontendRequest.SetDeviceStateFd, "SET_DEVICE_STATE_FD", new(8), 1, ReplyKind.Value, ProtocolFeatures.DeviceState),
+        Row(FrontendRequest.CheckDeviceState, "CHECK_DEVICE_STATE", s_none, 0, ReplyKind.Value, ProtocolFeatures.DeviceState),
         Row(FrontendRequest.GetShmemConfig, "GET_SHMEM_CONFIG", s_none, 0, ReplyKind.ShmemConfig, ProtocolFeatures.Shmem, NotBuilt),
         Row(FrontendRequest.GetVringBaseSkipDrain, "GET_VRING_BASE_SKIP_DRAIN", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.GetVringBaseSkipDrain, NotBuilt),
     ]);

@@ -30,4 +30,7 @@ internal sealed record BlockBackendOptions
 
     /// <summary>Whether the image is opened past the page cache.</summary>
     public bool IsDirect { get; init; }
+
+    /// <summary>Whether the guest arrives by migration, so that the image is locked later.</summary>
+    public bool IsIncoming { get; init; }
 }

@@ -33,6 +33,11 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
             arguments.Add("--read-only");
         }
 
+        if (options.IsIncoming)
+        {
+            arguments.Add("--incoming");
+        }
+
         if (options.IsDirect)
         {
             arguments.Add("--direct");

@@ -38,6 +38,33 @@ internal sealed class TapNetwork : IAsyncDisposable
         }
     }
 
+    /// <summary>A bridge with the host's address, and two taps in it: the way to a guest that moves.</summary>
+    public static async Task<TapNetwork> MakeBridgeAsync(string bridge, params string[] taps)
+    {
+        TapNetwork network = new();
+        await RunAsync("ip", "netns", "add", network._name);
+        try
+        {
+            await network.RunInsideAsync("ip", "link", "add", bridge, "type", "bridge", "forward_delay", "0");
+            await network.RunInsideAsync("ip", "address", "add", $"{HostAddress}/24", "dev", bridge);
+            await network.RunInsideAsync("ip", "link", "set", bridge, "up");
+            foreach (string tap in taps)
+            {
+                await network.RunInsideAsync("ip", "tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr");
+
+                // "mast" is short for the word that the program knows.
+                await network.RunInsideAsync("ip", "link", "set", tap, "mast", bridge, "up");
+            }
+
+            return network;
+        }
+        catch
+        {
+            await network.DisposeAsync();
+            throw;
+        }
+    }
+
     /// <summary>The arguments that run a program inside, to be given to "ip".</summary>
     public string[] Inside(params string[] command) => ["netns", "exec", _name, .. command];
 

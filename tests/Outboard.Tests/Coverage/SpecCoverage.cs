@@ -34,7 +34,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetVringEnable, FrontendRequest.SetBackendReqFd, FrontendRequest.GetConfig,
         FrontendRequest.ResetDevice, FrontendRequest.GetMaxMemSlots, FrontendRequest.AddMemReg,
         FrontendRequest.SetStatus, FrontendRequest.GetStatus, FrontendRequest.GetInflightFd,
-        FrontendRequest.SetInflightFd,
+        FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -59,7 +59,8 @@ internal sealed partial class SpecCoverage(string root)
     private static readonly ProtocolFeatures s_qemuFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
-        | ProtocolFeatures.InflightShmFd;
+        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
+        | ProtocolFeatures.Rarp;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
@@ -69,7 +70,7 @@ internal sealed partial class SpecCoverage(string root)
     {
         ["LogAll"] = new(
             $"{Backend}/BackendSession.Log.cs", "UpdateLogs",
-            "tests/Outboard.Tests/VhostUser/LoggingTests.cs", None),
+            "tests/Outboard.Tests/VhostUser/LoggingTests.cs", Qemu),
         ["IndirectDescriptors"] = new(
             "src/Outboard.Virtio/Queue/SplitVirtqueue.cs", "FollowIndirect",
             "tests/Outboard.Tests/Virtio/SplitVirtqueueFaultTests.cs", Qemu),

@@ -185,6 +185,46 @@ public sealed class LoggingTests : BackendTest
     }
 
     [Fact]
+    public async Task Device_is_handed_over_when_all_rings_are_stopped_with_the_log_on()
+    {
+        (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig);
+        RawRing other = new(Rig, ring.Memory, 1);
+        await new TestLog(Rig).SendAsync(peer);
+        await ring.StartAsync(peer);
+        await other.StartAsync(peer);
+        uint index = await ring.StopAsync(peer);
+        uint otherIndex = await other.StopAsync(peer);
+        Assert.True(Rig.Device.IsTakenOver);
+
+        await ring.StartAsync(peer, index);
+        await other.StartAsync(peer, otherIndex);
+        await peer.DoAsync(FrontendRequest.SetFeatures, Logging);
+        index = await ring.StopAsync(peer);
+        Assert.True(Rig.Device.IsTakenOver);
+        otherIndex = await other.StopAsync(peer);
+        Assert.False(Rig.Device.IsTakenOver);
+
+        // The migration failed after all.
+        await ring.StartAsync(peer, index);
+        Assert.True(Rig.Device.IsTakenOver);
+        await ring.RoundTripAsync();
+    }
+
+    [Fact]
+    public async Task Ring_of_a_device_that_another_host_has_is_refused()
+    {
+        (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig);
+        Rig.Device.IsElsewhere = true;
+        await ring.NumAsync(peer);
+        await ring.AddrAsync(peer);
+        byte[] payload = RawRing.NotifierPayload(0, hasDescriptor: true);
+        await peer.RefusedAsync(FrontendRequest.SetVringKick, payload, ring.Kick.Descriptor);
+        Rig.Device.IsElsewhere = false;
+        await ring.StartAsync(peer);
+        await ring.RoundTripAsync();
+    }
+
+    [Fact]
     public async Task Without_the_protocol_feature_nobody_offers_to_log()
     {
         using WirePeer peer = await Rig.ConnectAsync();

@@ -43,6 +43,12 @@ internal sealed class BlockOptions
 
     private readonly SwitchOption _direct = new("--direct", "Bypass the page cache (O_DIRECT).");
 
+    private readonly SwitchOption _incoming = new(
+        "--incoming", "A guest will arrive by live migration: lock the file when it does, not before.");
+
+    private readonly SwitchOption _noLock = new(
+        "--no-lock", "Do not lock the file. Two guests that write at the same time destroy what is in it.");
+
     private readonly ValueOption<string> _serial = ValueOption.Text(
         "--serial", "TEXT", "The disk's serial number, at most 20 ASCII characters.");
 
@@ -97,7 +103,7 @@ internal sealed class BlockOptions
         [
             _socketPath, _descriptor, _capabilities,
             _file, _memory, _null,
-            _readOnly, _direct, _serial, _blockSize,
+            _readOnly, _direct, _incoming, _noLock, _serial, _blockSize,
             _writeCache, _noWriteCache,
             _queues, _queueSize, _threads, _polling, _engine, _watchSize,
             _faultErrors, _faultDelays, _faultDelay, _faultSeed,
@@ -112,6 +118,7 @@ internal sealed class BlockOptions
     public BlockSettings Read(ParseResult result)
     {
         Refuse(result, _writeCache, _noWriteCache);
+        Refuse(result, _incoming, _noLock);
         Refuse(result, _verbose, _quiet);
         return new BlockSettings
         {
@@ -122,6 +129,8 @@ internal sealed class BlockOptions
             NullSizeBytes = _null.Read(result),
             IsReadOnly = _readOnly.Read(result),
             IsDirect = _direct.Read(result),
+            IsIncoming = _incoming.Read(result),
+            IsUnlocked = _noLock.Read(result),
             Serial = _serial.Read(result) ?? string.Empty,
             BlockSize = _blockSize.Read(result),
             HasWriteCache = !_noWriteCache.Read(result),

@@ -31,6 +31,10 @@ internal sealed record BlockSettings
 
     public bool IsDirect { get; init; }
 
+    public bool IsIncoming { get; init; }
+
+    public bool IsUnlocked { get; init; }
+
     public string Serial { get; init; } = string.Empty;
 
     public int? BlockSize { get; init; }
@@ -76,6 +80,12 @@ internal sealed record BlockSettings
         if (IsDirect && FilePath is null)
         {
             throw new CommandLineException("--direct: there is no file; leave it out, or give --blk-file=PATH");
+        }
+
+        if ((IsIncoming || IsUnlocked) && FilePath is null)
+        {
+            string option = IsIncoming ? "--incoming" : "--no-lock";
+            throw new CommandLineException($"{option}: there is no file; leave it out, or give --blk-file=PATH");
         }
 
         if (WatchesSize && FilePath is null)
@@ -134,7 +144,7 @@ internal sealed record BlockSettings
         try
         {
             Disk disk = FilePath is not null
-                ? FileDisk.Open(FilePath, IsReadOnly, IsDirect)
+                ? FileDisk.Open(FilePath, IsReadOnly, IsDirect, !IsUnlocked, IsIncoming)
                 : MemorySizeBytes is { } size ? new MemoryDisk(size) : new NullDisk(NullSizeBytes!.Value);
             return Faults is null ? disk : new FaultyDisk(disk, Faults);
         }

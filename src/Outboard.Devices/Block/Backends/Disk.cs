@@ -80,6 +80,18 @@ public abstract class Disk : IDisposable
     /// <returns>0, or a negative error number.</returns>
     public virtual int Flush() => 0;
 
+    /// <summary>
+    /// Makes sure that nobody else uses the storage in a way that would harm, before it is used (again). May wait a
+    /// little for whoever is about to let go of it.
+    /// </summary>
+    /// <exception cref="IOException">Somebody does.</exception>
+    public virtual Task AcquireAsync() => Task.CompletedTask;
+
+    /// <summary>Lets go of the storage, whose every completed write was flushed. No queue is open.</summary>
+    public virtual void Release()
+    {
+    }
+
     /// <summary>Closes the storage. No queue is open.</summary>
     public abstract void Dispose();
 }

@@ -58,6 +58,12 @@ public sealed class FaultyDisk(Disk inner, FaultPlan plan) : Disk
     public override int Flush() => inner.Flush();
 
     /// <inheritdoc/>
+    public override Task AcquireAsync() => inner.AcquireAsync();
+
+    /// <inheritdoc/>
+    public override void Release() => inner.Release();
+
+    /// <inheritdoc/>
     public override void Dispose() => inner.Dispose();
 
     private sealed class Queue(

@@ -17,7 +17,15 @@ public sealed class FileDisk : Disk
 
     private const int LockRetryMs = 5;
 
-    private FileDisk(BlockFile file) => File = file;
+    private readonly bool _locks;
+    private bool _isLocked;
+
+    private FileDisk(BlockFile file, bool locks, bool isLocked)
+    {
+        File = file;
+        _locks = locks;
+        _isLocked = isLocked;
+    }
 
     /// <inheritdoc/>
     public override long SizeBytes => File.SizeBytes;
@@ -43,8 +51,12 @@ public sealed class FileDisk : Disk
     /// <param name="readOnly">Never write.</param>
     /// <param name="direct">Bypass the page cache.</param>
     /// <param name="locked">Refuse to open what another process serves for writing (or, for writing, at all).</param>
+    /// <param name="incoming">
+    /// Lock it only when it is used: another process serves it until then (see <see cref="AcquireAsync"/>).
+    /// </param>
     /// <exception cref="LinuxException">It cannot be opened, is locked, or has no usable size.</exception>
-    public static FileDisk Open(string path, bool readOnly = false, bool direct = false, bool locked = true)
+    public static FileDisk Open(
+        string path, bool readOnly = false, bool direct = false, bool locked = true, bool incoming = false)
     {
         BlockFile file = BlockFile.Open(path, readOnly, direct);
         try
@@ -55,13 +67,12 @@ public sealed class FileDisk : Disk
                 throw new LinuxException("open", Errno.InvalidArgument, problem);
             }
 
-            if (locked && !WaitForLock(file, exclusive: !readOnly))
+            if (locked && !incoming && !WaitForLock(file, exclusive: !readOnly))
             {
-                string problem = $"{path} is in use by another process: stop that one first";
-                throw new LinuxException("open", Errno.Busy, problem);
+                throw InUse(file);
             }
 
-            return new FileDisk(file);
+            return new FileDisk(file, locked, isLocked: locked && !incoming);
         }
         catch
         {
@@ -81,7 +92,43 @@ public sealed class FileDisk : Disk
     public override int Flush() => IsReadOnly ? 0 : File.DataSync();
 
     /// <inheritdoc/>
+    public override async Task AcquireAsync()
+    {
+        if (!_locks || _isLocked)
+        {
+            return;
+        }
+
+        long start = Environment.TickCount64;
+        while (!File.TryLock(exclusive: !IsReadOnly))
+        {
+            if (Environment.TickCount64 - start > LockWaitMs)
+            {
+                throw InUse(File);
+            }
+
+            await Task.Delay(LockRetryMs).ConfigureAwait(false);
+        }
+
+        _isLocked = true;
+        File.RefreshSize();
+    }
+
+    /// <inheritdoc/>
+    public override void Release()
+    {
+        if (_isLocked)
+        {
+            File.Unlock();
+            _isLocked = false;
+        }
+    }
+
+    /// <inheritdoc/>
     public override void Dispose() => File.Dispose();
+
+    private static LinuxException InUse(BlockFile file) =>
+        new("open", Errno.Busy, $"{file.Path} is in use by another process: stop that one first");
 
     private static bool WaitForLock(BlockFile file, bool exclusive)
     {

@@ -90,6 +90,35 @@ public sealed class ImageTests
         Assert.Throws<LinuxException>(() => FileDisk.Open(file.Path));
     }
 
+    [Fact]
+    public async Task An_incoming_image_is_locked_when_it_is_acquired_and_free_when_it_is_released()
+    {
+        using TemporaryFile file = TemporaryFile.OnDisk(Bytes);
+        using FileDisk source = FileDisk.Open(file.Path);
+        using FileDisk target = FileDisk.Open(file.Path, incoming: true);
+        LinuxException early = await Assert.ThrowsAsync<LinuxException>(target.AcquireAsync);
+        Assert.Equal(Errno.Busy, early.Errno);
+
+        Task waiting = target.AcquireAsync();
+        source.Release();
+        await waiting;
+        await target.AcquireAsync();
+        target.Release();
+        target.Release();
+        await source.AcquireAsync();
+    }
+
+    [Fact]
+    public async Task An_image_that_grew_while_another_served_it_has_its_new_size()
+    {
+        using TemporaryFile file = TemporaryFile.OnDisk(Bytes);
+        using FileDisk disk = FileDisk.Open(file.Path, incoming: true);
+        BlockDevice device = new(disk);
+        Resize(file, 2 * Bytes);
+        await device.TakeOverAsync();
+        Assert.Equal(2UL * Bytes / 512, device.Config.Get(BlockConfig.Capacity));
+    }
+
     /// <summary>io_uring keeps a reference to a file it has seen: it must not keep the image locked.</summary>
     [Theory]
     [InlineData(FileIoEngineKind.IoUring)]

@@ -210,6 +210,8 @@ public sealed class MessageFramerTests
 
         public override VhostUserChannel ToChannel() => throw new NotSupportedException();
 
+        public override StateStream ToStateStream() => throw new NotSupportedException();
+
         public override void Dispose() => Disposals++;
     }
 }

@@ -3,6 +3,7 @@ using System.Collections.Concurrent;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Spec;
+using Outboard.Virtio.State;
 
 namespace Outboard.Tests.VhostUser;
 
@@ -54,6 +55,23 @@ internal sealed class FakeDevice()
 
     /// <summary>The MTU that was set last; it may be 1500 at most.</summary>
     public int Mtu { get; private set; }
+
+    /// <summary>Whether it may be used here.</summary>
+    public bool IsTakenOver { get; private set; }
+
+    /// <summary>Whether another host has it.</summary>
+    public bool IsElsewhere { get; set; }
+
+    public override Task TakeOverAsync()
+    {
+        IsTakenOver = !IsElsewhere;
+        return IsTakenOver ? Task.CompletedTask : throw new IOException("another host has the device");
+    }
+
+    public override void HandOver() => IsTakenOver = false;
+
+    /// <summary>What is carried over by a migration.</summary>
+    public byte[] Luggage { get; set; } = [];
 
     public bool TryAnnounce(ReadOnlySpan<byte> address)
     {
@@ -114,6 +132,13 @@ internal sealed class FakeDevice()
     protected internal override QueueHandler CreateHandler(QueueContext context) => ThrowsOnStart
         ? throw new InvalidOperationException("the device broke")
         : base.CreateHandler(context);
+
+    protected override void OnSave(DeviceStateWriter writer) => writer.Write("bag ", Luggage);
+
+    protected override Action OnLoad(DeviceStateReader reader) =>
+        reader.TryRead("bag ", Luggage.Length, out ReadOnlyMemory<byte> luggage)
+            ? () => Luggage = luggage.ToArray()
+            : throw new DeviceStateException("no luggage");
 
     protected override void OnConfigWritten()
     {
