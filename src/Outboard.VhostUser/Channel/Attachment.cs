@@ -19,6 +19,9 @@ public abstract class Attachment : IDisposable
     /// <summary>As a channel for messages in the other direction.</summary>
     public abstract VhostUserChannel ToChannel();
 
+    /// <summary>As a connection to a display.</summary>
+    public abstract DisplayConnection ToDisplay();
+
     /// <inheritdoc/>
     public abstract void Dispose();
 }

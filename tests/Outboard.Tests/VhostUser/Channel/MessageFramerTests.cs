@@ -210,6 +210,8 @@ public sealed class MessageFramerTests
 
         public override VhostUserChannel ToChannel() => throw new NotSupportedException();
 
+        public override Outboard.Virtio.DisplayConnection ToDisplay() => throw new NotSupportedException();
+
         public override void Dispose() => Disposals++;
     }
 }
