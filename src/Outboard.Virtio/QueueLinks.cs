@@ -12,6 +12,13 @@ public sealed class QueueLinks
     /// <summary>Driver to device; null when the driver does not kick and the ring is to be polled.</summary>
     public Notifier? Kick { get; init; }
 
+    /// <summary>
+    /// Whether kicks come by <see cref="RunningQueue.StartAsync"/> instead of <see cref="Kick"/>, so that a ring
+    /// without
+    /// one need not be polled.
+    /// </summary>
+    public bool IsKickedByMessage { get; init; }
+
     /// <summary>Device to driver; null when the driver polls.</summary>
     public Notifier? Call { get; init; }
 

@@ -36,7 +36,7 @@ public sealed class RunningQueue
         _queue = queue;
         _links = links;
         _call = links.Call;
-        _started = links.IsStarted || links.Kick?.Waitable is null;
+        _started = links.IsStarted || IsPolled;
         _enabled = links.IsEnabled;
         Id = id;
         queue.RemoteCompletion = CompleteFromAfar;
@@ -81,10 +81,12 @@ public sealed class RunningQueue
     /// </summary>
     internal bool MustPoll =>
         _handler.HasBacklog
-        || (_links.Kick?.Waitable is null && CanServe && _handler.WantsChains)
+        || (IsPolled && CanServe && _handler.WantsChains)
         || _worker.Draining == this;
 
     internal Notifier? Kick => _links.Kick;
+
+    private bool IsPolled => _links.Kick?.Waitable is null && !_links.IsKickedByMessage;
 
     private bool CanServe => _started && _enabled && !_parked && _stopping is null && _adopting is null;
 

@@ -60,6 +60,7 @@ internal sealed partial class BackendSession
         try
         {
             await _backendChannel.ReplaceAsync(message.Attachments[0].ToChannel()).ConfigureAwait(false);
+            BeginSharedObjects();
             return Reply.Done;
         }
         catch (IOException error)

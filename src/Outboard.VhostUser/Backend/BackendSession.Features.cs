@@ -80,11 +80,14 @@ internal sealed partial class BackendSession
         ProtocolFeatures unknown = features & ~_offeredProtocolFeatures;
         if (unknown != 0)
         {
-            throw new ProtocolException("SET_PROTOCOL_FEATURES", "features", $"0x{(ulong)unknown:x} was not offered");
+            string names = string.Join('|', PayloadTable.NamesOf(unknown));
+            throw new ProtocolException("SET_PROTOCOL_FEATURES", "features", $"{names} was not offered");
         }
 
+        RequireInbandFeatures(features);
         // The acknowledgement of this very message already follows what it negotiates.
         _protocolFeatures = features;
+        UseInbandErrors();
         return Reply.Done;
     }
 

@@ -122,7 +122,7 @@ internal sealed partial class BackendSession
         (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_CALL", message);
         if (vring.Running is { } running)
         {
-            await running.ReplaceCallAsync(notifier).ConfigureAwait(false);
+            await running.ReplaceCallAsync(notifier ?? InbandCall(vring.Index)).ConfigureAwait(false);
         }
         else
         {
@@ -136,7 +136,7 @@ internal sealed partial class BackendSession
     private Reply SetVringErr(VhostUserMessage message)
     {
         (Vring vring, Notifier? notifier) = TakeNotifier("SET_VRING_ERR", message);
-        vring.ReplaceError(notifier);
+        vring.ReplaceError(notifier ?? InbandError(vring.Index));
         return Reply.Done;
     }
 
@@ -176,7 +176,7 @@ internal sealed partial class BackendSession
 
     private async Task TryStartAsync(Vring vring, string request, bool wasStarted = false)
     {
-        if (!vring.IsComplete)
+        if (!vring.IsComplete && !(HasInband && vring is { Size: > 0, Addresses: not null }))
         {
             return;
         }
@@ -195,7 +195,8 @@ internal sealed partial class BackendSession
         QueueLinks links = new()
         {
             Kick = vring.Kick,
-            Call = vring.Call,
+            Call = vring.Call ?? InbandCall(vring.Index),
+            IsKickedByMessage = HasInband && vring.Kick is null,
             IsStarted = vring.StartsEnabled || wasStarted,
             IsEnabled = vring.IsEnabled,
             Faulted = OnFaulted,

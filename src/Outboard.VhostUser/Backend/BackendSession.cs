@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: post-copy, IOMMU, shared objects (rows marked NotBuilt).
+// Not here: post-copy, IOMMU (rows marked NotBuilt).
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -57,7 +57,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
         _firstWorker = _workers.Share(device.QueueCount);
         _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures)
             & ~options.WithheldFeatures;
-        _offeredProtocolFeatures = BuiltProtocolFeatures & ~options.WithheldProtocolFeatures
+        _offeredProtocolFeatures = (BuiltProtocolFeatures | OptionalFeatures(device, options))
+            & ~options.WithheldProtocolFeatures
             & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures);
         if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
         {
@@ -110,6 +111,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         _inflight?.Dispose();
         DisposeLog();
         await EndTransferAsync().ConfigureAwait(false);
+        EndSharedObjects();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
         await _channel.DisposeAsync().ConfigureAwait(false);
         _device.Reset();
@@ -134,17 +136,27 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
         catch (ProtocolException refusal)
         {
-            bool canRefuse = !refusal.IsFatal && message.NeedsReply
-                && (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0
-                && row is not { HasOwnReply: true };
-            _log.LogWarning("{Outcome}: {Reason}", canRefuse ? "refused" : "connection closed", refusal.Message);
-            if (!canRefuse)
+            byte[]? failure = refusal.IsFatal ? null : FailureOf(message, row);
+            _log.LogWarning("{Outcome}: {Reason}", failure is null ? "connection closed" : "refused", refusal.Message);
+            if (failure is null)
             {
                 throw;
             }
 
-            await SendReplyAsync(message, VhostUserMessage.PayloadOf(1UL), cancellation).ConfigureAwait(false);
+            await SendReplyAsync(message, failure, cancellation).ConfigureAwait(false);
         }
+    }
+
+    /// <summary>The reply that tells a failure; null when none can.</summary>
+    private byte[]? FailureOf(VhostUserMessage message, RequestRow? row)
+    {
+        if (row is { HasOwnReply: true })
+        {
+            return FailureReplies.Of((FrontendRequest)message.Request);
+        }
+
+        bool mayAcknowledge = message.NeedsReply && (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0;
+        return mayAcknowledge ? VhostUserMessage.PayloadOf(1UL) : null;
     }
 
     /// <summary>Policy, from the table, before anything is done.</summary>
@@ -203,16 +215,22 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.NetSetMtu => NetSetMtu(message),
         FrontendRequest.SetDeviceStateFd => await SetDeviceStateFdAsync(message).ConfigureAwait(false),
         FrontendRequest.CheckDeviceState => await CheckDeviceStateAsync().ConfigureAwait(false),
+        FrontendRequest.SetVringEndian => SetVringEndian(message),
         FrontendRequest.GetConfig => GetConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
+        FrontendRequest.CreateCryptoSession => CreateCryptoSession(message),
+        FrontendRequest.CloseCryptoSession => CloseCryptoSession(message),
         FrontendRequest.GetInflightFd => GetInflightFd(message),
         FrontendRequest.SetInflightFd => SetInflightFd(message),
+        FrontendRequest.GpuSetSocket => GpuSetSocket(message),
         FrontendRequest.ResetDevice => await ResetDeviceAsync().ConfigureAwait(false),
+        FrontendRequest.VringKick => await VringKickAsync(message).ConfigureAwait(false),
         FrontendRequest.GetMaxMemSlots => GetMaxMemSlots(),
         FrontendRequest.AddMemReg => await AddMemRegAsync(message).ConfigureAwait(false),
         FrontendRequest.RemMemReg => await RemMemRegAsync(message).ConfigureAwait(false),
         FrontendRequest.SetStatus => SetStatus(message),
         FrontendRequest.GetStatus => GetStatus(),
+        FrontendRequest.GetSharedObject => GetSharedObject(message),
         _ => throw new InvariantException($"request {message.Request} has a row and no arm"),
     };
 

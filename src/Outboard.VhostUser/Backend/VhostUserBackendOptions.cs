@@ -26,6 +26,12 @@ public sealed record VhostUserBackendOptions
     /// </summary>
     public QueueWorkerSet? Workers { get; init; }
 
+    /// <summary>
+    /// Protocol features that are offered only when they stand here, since front-ends accept them without having them,
+    /// or since they are of little use: INBAND_NOTIFICATIONS and CROSS_ENDIAN. Others have no effect here.
+    /// </summary>
+    public ProtocolFeatures AdditionalProtocolFeatures { get; init; }
+
     /// <summary>Protocol features that are not offered although they are built; for tests of a front-end.</summary>
     public ProtocolFeatures WithheldProtocolFeatures { get; init; }
 

@@ -22,6 +22,9 @@ public abstract class Attachment : IDisposable
     /// <summary>As one end of a stream of bytes.</summary>
     public abstract StateStream ToStateStream();
 
+    /// <summary>As a connection to a display.</summary>
+    public abstract DisplayConnection ToDisplay();
+
     /// <inheritdoc/>
     public abstract void Dispose();
 }

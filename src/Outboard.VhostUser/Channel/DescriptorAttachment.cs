@@ -34,15 +34,11 @@ public sealed class DescriptorAttachment : Attachment
 
     /// <inheritdoc/>
     /// <exception cref="IOException">The descriptor is no UNIX stream socket.</exception>
-    public override VhostUserChannel ToChannel()
-    {
-        if (_descriptor is not null && !UnixSocket.IsUnixStream(_descriptor))
-        {
-            throw new LinuxException("socket", Errno.InvalidArgument, "the descriptor is no UNIX stream socket");
-        }
+    public override VhostUserChannel ToChannel() => new SocketChannel(TakeSocket());
 
-        return new SocketChannel(new UnixSocket(Take()));
-    }
+    /// <inheritdoc/>
+    /// <exception cref="IOException">The descriptor is no UNIX stream socket.</exception>
+    public override DisplayConnection ToDisplay() => new SocketDisplayConnection(TakeSocket());
 
     /// <inheritdoc/>
     /// <exception cref="IOException">The descriptor is no pipe, socket or file.</exception>
@@ -53,6 +49,16 @@ public sealed class DescriptorAttachment : Attachment
 
     /// <summary>Lends the descriptor for sending; it stays owned here.</summary>
     internal FileDescriptor Lend() => _descriptor ?? throw new InvariantException("an attachment was used twice");
+
+    private UnixSocket TakeSocket()
+    {
+        if (_descriptor is not null && !UnixSocket.IsUnixStream(_descriptor))
+        {
+            throw new LinuxException("socket", Errno.InvalidArgument, "the descriptor is no UNIX stream socket");
+        }
+
+        return new UnixSocket(Take());
+    }
 
     private FileDescriptor Take()
     {

@@ -1,5 +1,6 @@
 // A queue that a front-end runs: the driver's ring, and the two eventfds that belong to it.
 using Outboard.Linux.Events;
+using Outboard.VhostUser.Channel;
 using Outboard.Virtio.Queue.Driver;
 
 namespace Outboard.VhostUser.Frontend;
@@ -31,7 +32,7 @@ public sealed class FrontendQueue : DriverQueueLink, IDisposable
         Ring.Publish();
         if (Ring.ShouldKick())
         {
-            Kick.Signal();
+            SignalKick();
         }
     }
 
@@ -47,6 +48,22 @@ public sealed class FrontendQueue : DriverQueueLink, IDisposable
         bool called = Call.Wait(timeoutMs) != 0;
         Ring.SuppressCalls();
         return called;
+    }
+
+    /// <summary>How the device is kicked when no eventfd was given to it.</summary>
+    internal RepeatedExchange? KickByMessage { get; set; }
+
+    /// <summary>Kicks the device, whether it wants that or not.</summary>
+    internal void SignalKick()
+    {
+        if (KickByMessage is { } exchange)
+        {
+            exchange.Request();
+        }
+        else
+        {
+            Kick.Signal();
+        }
     }
 
     /// <summary>Closes the eventfds. The device has stopped the ring.</summary>

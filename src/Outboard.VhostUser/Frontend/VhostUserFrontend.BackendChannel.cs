@@ -42,6 +42,7 @@ public sealed partial class VhostUserFrontend
             }
             finally
             {
+                SharedObjects.RemoveAll(this);
                 await channel.DisposeAsync().ConfigureAwait(false);
             }
         }
@@ -55,13 +56,7 @@ public sealed partial class VhostUserFrontend
             {
                 using (message)
                 {
-                    bool served = Serve(message);
-                    if (message.NeedsReply)
-                    {
-                        byte[] status = VhostUserMessage.PayloadOf(served ? 0UL : 1UL);
-                        VhostUserMessage reply = new(message.Request, MessageFlags.Reply, status);
-                        await channel.SendAsync(reply).ConfigureAwait(false);
-                    }
+                    await AnswerAsync(channel, message).ConfigureAwait(false);
                 }
             }
         }
@@ -75,23 +70,47 @@ public sealed partial class VhostUserFrontend
         }
     }
 
-    /// <summary>Carries out one request of the back-end.</summary>
-    /// <returns>False when it is refused.</returns>
-    private bool Serve(VhostUserMessage message)
+    /// <summary>Carries out one request of the back-end and answers it, when it wants an answer.</summary>
+    private async Task AnswerAsync(VhostUserChannel channel, VhostUserMessage message)
     {
         RequestRow? row = RequestTable.Backend(message.Request);
-        if (row is null || row.Support == RequestSupport.NotBuilt || !row.Size.Allows((uint)message.Payload.Length)
-            || (row.Gate & ~ProtocolFeatures) != 0)
+        bool isAllowed = row is { Support: RequestSupport.Built } && row.Size.Allows((uint)message.Payload.Length)
+            && message.Attachments.Count <= row.MaxDescriptors && (row.Gate & ~ProtocolFeatures) == 0;
+        (bool served, Attachment? found) = isAllowed
+            ? await ServeAsync(channel, message).ConfigureAwait(false)
+            : (false, null);
+        if (message.NeedsReply || row is { HasOwnReply: true })
         {
-            return false;
+            byte[] status = VhostUserMessage.PayloadOf(served ? 0UL : 1UL);
+            Attachment[] attachments = found is null ? [] : [found];
+            VhostUserMessage reply = new(message.Request, MessageFlags.Reply, status, attachments);
+            await channel.SendAsync(reply).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Carries out one request of the back-end.</summary>
+    /// <returns>False when it is refused; and what goes with the answer.</returns>
+    private async ValueTask<(bool Served, Attachment? Found)> ServeAsync(
+        VhostUserChannel channel, VhostUserMessage message)
+    {
+        if ((BackendRequest)message.Request == BackendRequest.SharedObjectLookup)
+        {
+            Attachment? found = await SharedObjectLookupAsync(message, channel).ConfigureAwait(false);
+            return (found is not null, found);
         }
 
-        return (BackendRequest)message.Request switch
-        {
-            BackendRequest.ConfigChangeMsg => ConfigChangeMsg(),
-            _ => false,
-        };
+        return (Serve(message), null);
     }
+
+    private bool Serve(VhostUserMessage message) => (BackendRequest)message.Request switch
+    {
+        BackendRequest.ConfigChangeMsg => ConfigChangeMsg(),
+        BackendRequest.VringCall => VringCall(message),
+        BackendRequest.VringErr => VringErr(message),
+        BackendRequest.SharedObjectAdd => SharedObjectAdd(message),
+        BackendRequest.SharedObjectRemove => SharedObjectRemove(message),
+        _ => false,
+    };
 
     private bool ConfigChangeMsg()
     {

@@ -43,15 +43,14 @@ public sealed partial class VhostUserFrontend
         await SetVringBaseAsync(index, ringBase, cancellation).ConfigureAwait(false);
         await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, IsLogging, cancellation)
             .ConfigureAwait(false);
-        await SetVringCallAsync(index, queue.Call, cancellation).ConfigureAwait(false);
-        await SetVringKickAsync(index, queue.Kick, cancellation).ConfigureAwait(false);
+        await ConnectNotifiersAsync(queue, cancellation).ConfigureAwait(false);
         if ((Features & VirtioFeatures.ProtocolFeatures) != 0)
         {
             await SetVringEnableAsync(index, true, cancellation).ConfigureAwait(false);
         }
 
         // Requests of before may be in the ring already; their kick went to an earlier back-end.
-        queue.Kick.Signal();
+        queue.SignalKick();
     }
 
     /// <summary>Stops a queue; everything in flight is completed when this returns.</summary>

@@ -105,6 +105,8 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     {
         try
         {
+            // First, so that nobody waits for an answer on it.
+            _channel.Close();
             await CloseBackendChannelAsync().ConfigureAwait(false);
         }
         finally

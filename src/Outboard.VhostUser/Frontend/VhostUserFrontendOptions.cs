@@ -15,7 +15,13 @@ public sealed record VhostUserFrontendOptions
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.CryptoSession
+        | ProtocolFeatures.SharedObject;
+
+    /// <summary>
+    /// Objects that the devices of a machine share: the same table for all of them. Null gives this one its own.
+    /// </summary>
+    public SharedObjectTable? SharedObjects { get; init; }
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =

@@ -1,5 +1,5 @@
-// Messages of the socket that GPU_SET_SOCKET hands over, vhost-user "Back-end message types" of the GPU protocol: the
-// back-end asks, the front-end has the display. The header is the same, but has no version; updates carry pixels.
+// Messages of the socket that GPU_SET_SOCKET hands over (the vhost-user-gpu protocol): the back-end asks, the front-end
+// has the display. The header is the same, but has no version; updates carry pixels.
 // Known for showing only: no device of this library draws.
 using Outboard.Virtio.Spec;
 

@@ -6,7 +6,8 @@
 //
 // All numbers little-endian. A reader refuses what is longer or shorter than it says, altered, of another device or of
 // another version, a record twice, and a record that it does not know, unless that may be ignored. Records may be
-// added within a version; a record whose meaning changes gets another name. Nothing of a stream is used before all is checked.
+// added within a version; a record whose meaning changes gets another name. Nothing of a stream is used before all of
+// it is checked.
 namespace Outboard.Virtio.State;
 
 /// <summary>Constants of the stream.</summary>

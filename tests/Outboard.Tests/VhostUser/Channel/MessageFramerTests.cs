@@ -212,6 +212,8 @@ public sealed class MessageFramerTests
 
         public override StateStream ToStateStream() => throw new NotSupportedException();
 
+        public override Outboard.Virtio.DisplayConnection ToDisplay() => throw new NotSupportedException();
+
         public override void Dispose() => Disposals++;
     }
 }

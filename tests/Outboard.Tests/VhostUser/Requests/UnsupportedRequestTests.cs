@@ -8,10 +8,15 @@ public sealed class UnsupportedRequestTests : BackendTest
 {
     private static readonly uint[] s_unknown = [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
 
-    public static TheoryData<uint> Unsupported =>
+    public static TheoryData<uint> UnsupportedThatCloses =>
         [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt)
+            .Where(row => row.Support == RequestSupport.NotBuilt && !CanTellFailure(row))
             .Select(row => row.Id), .. s_unknown];
+
+    public static TheoryData<uint> UnsupportedThatTellsFailure =>
+        [.. RequestTable.FrontendRows
+            .Where(row => row.Support == RequestSupport.NotBuilt && CanTellFailure(row))
+            .Select(row => row.Id)];
 
     public static TheoryData<uint> UnsupportedThatMayBeRefused =>
         [.. RequestTable.FrontendRows
@@ -20,7 +25,7 @@ public sealed class UnsupportedRequestTests : BackendTest
 
     public static TheoryData<uint> UnsupportedWithOwnReply =>
         [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && row.HasOwnReply)
+            .Where(row => row.Support == RequestSupport.NotBuilt && row.HasOwnReply && !CanTellFailure(row))
             .Select(row => row.Id)];
 
     [Theory]
@@ -53,7 +58,23 @@ public sealed class UnsupportedRequestTests : BackendTest
     }
 
     [Theory]
-    [MemberData(nameof(Unsupported))]
+    [MemberData(nameof(UnsupportedThatTellsFailure))]
+    public async Task With_a_reply_that_tells_a_failure_is_answered_by_it(uint request)
+    {
+        using WirePeer peer = await Rig.ConnectAsync();
+        await peer.NegotiateAsync();
+        byte[] failure = FailureReplies.Of((FrontendRequest)request)!;
+        foreach (uint flags in (uint[])[WirePeer.NoReply, WirePeer.NeedReply])
+        {
+            await peer.SendAsync(WirePeer.Frame(request, flags, new byte[8]), Rig.Event().Descriptor);
+            Assert.Equal(failure, await peer.ReplyAsync((FrontendRequest)request));
+        }
+
+        await peer.ExpectServedAsync();
+    }
+
+    [Theory]
+    [MemberData(nameof(UnsupportedThatCloses))]
     public async Task Closes_the_connection_when_it_does_not_ask(uint request)
     {
         using (WirePeer peer = await Rig.ConnectAsync())
@@ -67,7 +88,7 @@ public sealed class UnsupportedRequestTests : BackendTest
     }
 
     [Theory]
-    [MemberData(nameof(Unsupported))]
+    [MemberData(nameof(UnsupportedThatCloses))]
     public async Task Closes_the_connection_when_acknowledgements_were_not_negotiated(uint request)
     {
         using (WirePeer peer = await Rig.ConnectAsync())
@@ -89,4 +110,7 @@ public sealed class UnsupportedRequestTests : BackendTest
         Assert.Contains(Rig.Log.Warnings, line => line.Contains("GPU_SET_SOCKET", StringComparison.Ordinal));
         Assert.Contains(Rig.Log.Warnings, line => line.Contains("1000", StringComparison.Ordinal));
     }
+
+    private static bool CanTellFailure(RequestRow row) =>
+        row.HasOwnReply && FailureReplies.Of((FrontendRequest)row.Id) is not null;
 }

@@ -20,15 +20,18 @@ internal sealed class BackendRig : IAsyncDisposable
 
     /// <summary>Starts to serve.</summary>
     /// <param name="configure">Changes the options; one worker serves all queues unless it says otherwise.</param>
-    public BackendRig(Func<VhostUserBackendOptions, VhostUserBackendOptions>? configure = null)
+    /// <param name="device">The device; a plain one when it is null.</param>
+    public BackendRig(
+        Func<VhostUserBackendOptions, VhostUserBackendOptions>? configure = null, FakeDevice? device = null)
     {
+        Device = device ?? new FakeDevice();
         VhostUserBackendOptions options = new() { Logger = Log, WorkerCount = 1 };
         SocketPath = Path.Combine(_folder.FullName, "device.sock");
         UnixListener listener = UnixListener.Bind(SocketPath);
         _serving = ServeAsync(listener, configure?.Invoke(options) ?? options);
     }
 
-    public FakeDevice Device { get; } = new();
+    public FakeDevice Device { get; }
 
     public LogRecorder Log { get; } = new();
 

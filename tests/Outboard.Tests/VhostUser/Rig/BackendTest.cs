@@ -26,10 +26,10 @@ public abstract class BackendTest : IAsyncLifetime
         }
 
         _before = OpenThings.Count();
-        Rig = new BackendRig(Configure);
+        Rig = new BackendRig(Configure, CreateDevice());
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         await Rig.DisposeAsync();
         if (!ExpectsFailure)
@@ -40,6 +40,8 @@ public abstract class BackendTest : IAsyncLifetime
         await _before.AssertNothingLeftAsync();
         GC.SuppressFinalize(this);
     }
+
+    private protected virtual FakeDevice CreateDevice() => new();
 
     private protected virtual VhostUserBackendOptions Configure(VhostUserBackendOptions options) => options;
 }

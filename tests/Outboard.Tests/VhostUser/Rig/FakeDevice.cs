@@ -8,7 +8,7 @@ using Outboard.Virtio.State;
 namespace Outboard.Tests.VhostUser;
 
 /// <summary>Copies a request's readable bytes to its writable ones; or keeps it until the test completes it.</summary>
-internal sealed class FakeDevice()
+internal class FakeDevice()
     : VirtioDevice(VirtioDeviceId.Entropy, [64, 64, 16], new ConfigSpace(ConfigBytes, Mode)), INetworkLink
 {
     public const int ConfigBytes = 16;

@@ -70,9 +70,12 @@ public abstract class RequestTest : BackendTest
             await ExpectRefusalAsync(peer, GoodPayload, GoodDescriptors());
         }
 
-        using WirePeer fresh = await Rig.ConnectAsync();
-        await fresh.SendAsync(Request, WirePeer.NeedReply, GoodPayload, GoodDescriptors());
-        await fresh.ExpectClosedAsync();
+        using (WirePeer fresh = await Rig.ConnectAsync())
+        {
+            await fresh.SendAsync(Request, WirePeer.NeedReply, GoodPayload, GoodDescriptors());
+            await ExpectFailureOrCloseAsync(fresh);
+        }
+
         await Rig.ExpectServesNextAsync();
     }
 
@@ -132,8 +135,9 @@ public abstract class RequestTest : BackendTest
     }
 
     /// <summary>
-    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not
-    /// (or when the request has a reply of its own, with no room for a refusal). The next connection is served.
+    /// Expects a refusal of this message: a number that is not zero when it asks, the end of the connection when not. A
+    /// request with a reply of its own is answered by the reply that tells a failure; where there is none, the
+    /// connection ends. The next connection is served.
     /// </summary>
     private protected async Task ExpectRefusedAsync(byte[] payload, params FileDescriptor[] descriptors)
     {
@@ -145,10 +149,23 @@ public abstract class RequestTest : BackendTest
         using (WirePeer silent = await ConnectPreparedAsync())
         {
             await silent.SendAsync(Request, WirePeer.NoReply, payload, descriptors);
-            await silent.ExpectClosedAsync();
+            await ExpectFailureOrCloseAsync(silent);
         }
 
         await Rig.ExpectServesNextAsync();
+    }
+
+    private async Task ExpectFailureOrCloseAsync(WirePeer peer)
+    {
+        if (HasOwnReply && FailureReplies.Of(Request) is { } failure)
+        {
+            Assert.Equal(failure, await peer.ReplyAsync(Request));
+            await peer.ExpectServedAsync();
+        }
+        else
+        {
+            await peer.ExpectClosedAsync();
+        }
     }
 
     private async Task<byte[]> ReplyAsync(WirePeer peer)
@@ -167,7 +184,7 @@ public abstract class RequestTest : BackendTest
         if (HasOwnReply)
         {
             await peer.SendAsync(Request, WirePeer.NeedReply, payload, descriptors);
-            await peer.ExpectClosedAsync();
+            await ExpectFailureOrCloseAsync(peer);
         }
         else
         {
