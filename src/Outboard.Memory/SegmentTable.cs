@@ -40,6 +40,10 @@ public sealed class SegmentTable : IDisposable
         _blocks = new Block[slots];
         _slab = (nuint)NativeMemory.AlignedAlloc(
             (nuint)slots * InlineCapacity * (nuint)sizeof(IoSegment), CacheLineBytes);
+        for (int slot = 0; slot < slots; slot++)
+        {
+            _blocks[slot] = PartOfSlab(slot);
+        }
     }
 
     /// <summary>Bytes of blocks beyond the slab.</summary>
@@ -53,13 +57,12 @@ public sealed class SegmentTable : IDisposable
     public unsafe Span<IoSegment> Segments(int slot, int start, int count)
     {
         ref readonly Block block = ref _blocks[slot];
-        int capacity = block.Address == 0 ? InlineCapacity : block.Capacity;
-        if ((uint)start > (uint)capacity || (uint)count > (uint)(capacity - start))
+        if ((uint)start > (uint)block.Capacity || (uint)count > (uint)(block.Capacity - start))
         {
             ThrowOutside();
         }
 
-        return new Span<IoSegment>(AddressOf(slot, in block) + start, count);
+        return new Span<IoSegment>((IoSegment*)block.Address + start, count);
     }
 
     /// <summary>Appends a segment to a slot that has <paramref name="count"/> of them.</summary>
@@ -68,12 +71,12 @@ public sealed class SegmentTable : IDisposable
     internal unsafe void Append(int slot, ref int count, IoSegment segment)
     {
         ref Block block = ref _blocks[slot];
-        if (count >= (block.Address == 0 ? InlineCapacity : block.Capacity))
+        if ((uint)count >= (uint)block.Capacity)
         {
-            Grow(slot, ref block);
+            Grow(ref block);
         }
 
-        AddressOf(slot, in block)[count] = segment;
+        ((IoSegment*)block.Address)[count] = segment;
         count++;
     }
 
@@ -82,9 +85,9 @@ public sealed class SegmentTable : IDisposable
     public void Release(int slot)
     {
         int capacity = _blocks[slot].Capacity;
-        if (capacity > 0 && (capacity > KeptCapacity || OverflowBytes > KeptBytes))
+        if (capacity > InlineCapacity && (capacity > KeptCapacity || OverflowBytes > KeptBytes))
         {
-            Free(ref _blocks[slot]);
+            Free(slot);
         }
     }
 
@@ -94,44 +97,51 @@ public sealed class SegmentTable : IDisposable
     {
         for (int i = 0; i < _blocks.Length; i++)
         {
-            Free(ref _blocks[i]);
+            Free(i);
         }
 
         NativeMemory.AlignedFree((void*)_slab);
         _slab = 0;
     }
 
-    // SAFETY: slot was bounds-checked by the access to _blocks that gave the caller its block.
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private unsafe IoSegment* AddressOf(int slot, in Block block) =>
-        block.Address == 0 ? (IoSegment*)_slab + ((nint)slot * InlineCapacity) : (IoSegment*)block.Address;
+    // SAFETY: an address inside the slab, which has InlineCapacity segments for each slot.
+    private unsafe Block PartOfSlab(int slot) => new()
+    {
+        Address = (nuint)((IoSegment*)_slab + ((nint)slot * InlineCapacity)),
+        Capacity = InlineCapacity,
+    };
 
     // SAFETY: copies the slot's segments into a larger allocation before the old one is freed.
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private unsafe void Grow(int slot, ref Block block)
+    private unsafe void Grow(ref Block block)
     {
-        int capacity = block.Address == 0 ? InlineCapacity : block.Capacity;
-        int larger = capacity * 4;
+        int larger = block.Capacity * 4;
         IoSegment* memory = (IoSegment*)NativeMemory.Alloc((nuint)larger * (nuint)sizeof(IoSegment));
-        new Span<IoSegment>(AddressOf(slot, in block), capacity).CopyTo(new Span<IoSegment>(memory, larger));
-        Free(ref block);
+        new Span<IoSegment>((void*)block.Address, block.Capacity).CopyTo(new Span<IoSegment>(memory, larger));
+        FreeBlock(in block);
         block = new Block { Address = (nuint)memory, Capacity = larger };
         OverflowBytes += (long)larger * sizeof(IoSegment);
     }
 
-    // SAFETY: frees an address that Grow allocated and forgets it.
-    private unsafe void Free(ref Block block)
+    private void Free(int slot)
     {
-        if (block.Address != 0)
+        FreeBlock(in _blocks[slot]);
+        _blocks[slot] = PartOfSlab(slot);
+    }
+
+    // SAFETY: an address beyond the slab was allocated by Grow; the caller forgets it.
+    private unsafe void FreeBlock(in Block block)
+    {
+        if (block.Capacity > InlineCapacity)
         {
             OverflowBytes -= (long)block.Capacity * sizeof(IoSegment);
             NativeMemory.Free((void*)block.Address);
-            block = default;
         }
     }
 
     private static void ThrowOutside() => throw new InvalidOperationException("segment range outside its slot");
 
+    /// <summary>Where a slot's segments are: its part of the slab, or memory of its own.</summary>
     private struct Block
     {
         internal nuint Address;

@@ -217,14 +217,18 @@ public abstract class Virtqueue : IDisposable
     internal bool IsDetached(int slot, uint generation) =>
         _slots[slot].Detached || _slots[slot].Generation != generation;
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal void CheckHeld(int slot, uint generation)
     {
-        if (_isDisposed || !_slots[slot].InFlight || _slots[slot].Generation != generation)
+        ref readonly ChainSlot info = ref _slots[slot];
+        if (_isDisposed || !info.InFlight || info.Generation != generation)
         {
-            throw new InvariantException(
-                $"queue {Index}: the request in slot {slot} was completed before, or its queue is gone");
+            ThrowNotHeld(slot);
         }
     }
+
+    private void ThrowNotHeld(int slot) => throw new InvariantException(
+        $"queue {Index}: the request in slot {slot} was completed before, or its queue is gone");
 
     /// <summary>Returns a chain to the driver. On the owner's thread; from others it is handed over.</summary>
     internal void Complete(int slot, uint generation, uint written)
