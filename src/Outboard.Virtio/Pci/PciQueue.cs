@@ -1,7 +1,7 @@
 // What a driver has told about one queue by the common configuration, and the queue while it runs.
 //
-// A queue that was enabled runs, or it is suspended: its rings are not in guest memory at the moment (a machine moves its
-// memory about, a client went away). It goes on from where it stood when they are there again.
+// A queue that was enabled runs, or it is suspended: its rings are not in guest memory at the moment (a machine moves
+// its memory about, a client went away). It goes on from where it stood when they are there again.
 using Outboard.Linux.Events;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;

@@ -1,6 +1,7 @@
 // A virtio device as a PCI function: waist 1 adapted to waist 2. Modern only (virtio-v1.3 "4.1 Virtio Over PCI Bus").
 //
-// BAR 0, 16 KiB:  0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 doorbells, 4 bytes each
+// BAR 0, 16 KiB:  0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 doorbells, 4 bytes
+//                 for each queue
 // BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
@@ -63,7 +64,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         AddBars();
         AddCapability(new PowerManagementCapability());
         AddCapability(new ExpressCapability());
-        AddCapability(new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciCommon.Bytes));
+        AddCapability(new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciRegister.Bytes));
         AddCapability(VirtioPciCapability.Notify(
             RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier));
         AddCapability(new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1));

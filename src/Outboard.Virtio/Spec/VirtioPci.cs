@@ -36,7 +36,7 @@ public static class VirtioPci
 }
 
 /// <summary>Offsets in the common configuration, with sizes in bytes.</summary>
-public static class VirtioPciCommon
+public static class VirtioPciRegister
 {
     /// <summary>device_feature_select, 4.</summary>
     public const int DeviceFeatureSelect = 0;

@@ -33,10 +33,13 @@ public abstract class ServerTest : IAsyncDisposable
         await _ending.CancelAsync();
         await _serving;
         _ending.Dispose();
+        await EndFunctionAsync();
         _card.Dispose();
         Assert.Empty(Log.Critical);
         GC.SuppressFinalize(this);
     }
+
+    private protected virtual ValueTask EndFunctionAsync() => default;
 
     /// <summary>A client whose connection is served once that of the one before has ended.</summary>
     private protected WireClient Connect()

@@ -25,27 +25,27 @@ public sealed partial class VirtioPciFunction
 
     private void ReadCommon(int offset, Span<byte> destination)
     {
-        Span<byte> all = stackalloc byte[VirtioPciCommon.Bytes];
+        Span<byte> all = stackalloc byte[VirtioPciRegister.Bytes];
         all.Clear();
-        Put32(all, VirtioPciCommon.DeviceFeatureSelect, _deviceFeatureSelect);
-        Put32(all, VirtioPciCommon.DeviceFeature, Half(_offeredFeatures, _deviceFeatureSelect));
-        Put32(all, VirtioPciCommon.DriverFeatureSelect, _driverFeatureSelect);
-        Put32(all, VirtioPciCommon.DriverFeature, Half(_driverFeatures, _driverFeatureSelect));
-        Put16(all, VirtioPciCommon.ConfigVector, _configVector);
-        Put16(all, VirtioPciCommon.QueueCount, (ushort)_queues.Length);
-        all[VirtioPciCommon.DeviceStatus] = (byte)Status;
-        all[VirtioPciCommon.ConfigGeneration] = (byte)_device.Config.Generation;
-        Put16(all, VirtioPciCommon.QueueSelect, _queueSelect);
+        Put32(all, VirtioPciRegister.DeviceFeatureSelect, _deviceFeatureSelect);
+        Put32(all, VirtioPciRegister.DeviceFeature, Half(_offeredFeatures, _deviceFeatureSelect));
+        Put32(all, VirtioPciRegister.DriverFeatureSelect, _driverFeatureSelect);
+        Put32(all, VirtioPciRegister.DriverFeature, Half(_driverFeatures, _driverFeatureSelect));
+        Put16(all, VirtioPciRegister.ConfigVector, _configVector);
+        Put16(all, VirtioPciRegister.QueueCount, (ushort)_queues.Length);
+        all[VirtioPciRegister.DeviceStatus] = (byte)Status;
+        all[VirtioPciRegister.ConfigGeneration] = (byte)_device.Config.Generation;
+        Put16(all, VirtioPciRegister.QueueSelect, _queueSelect);
         if (Selected is { } queue)
         {
-            Put16(all, VirtioPciCommon.QueueSize, (ushort)queue.Size);
-            Put16(all, VirtioPciCommon.QueueVector, queue.Vector);
-            Put16(all, VirtioPciCommon.QueueEnable, queue.IsEnabled ? (ushort)1 : (ushort)0);
-            Put16(all, VirtioPciCommon.QueueNotifyOffset, (ushort)queue.Index);
-            Put64(all, VirtioPciCommon.QueueDescriptors, queue.Descriptors);
-            Put64(all, VirtioPciCommon.QueueDriver, queue.Driver);
-            Put64(all, VirtioPciCommon.QueueDevice, queue.Device);
-            Put16(all, VirtioPciCommon.QueueNotifyData, (ushort)queue.Index);
+            Put16(all, VirtioPciRegister.QueueSize, (ushort)queue.Size);
+            Put16(all, VirtioPciRegister.QueueVector, queue.Vector);
+            Put16(all, VirtioPciRegister.QueueEnable, queue.IsEnabled ? (ushort)1 : (ushort)0);
+            Put16(all, VirtioPciRegister.QueueNotifyOffset, (ushort)queue.Index);
+            Put64(all, VirtioPciRegister.QueueDescriptors, queue.Descriptors);
+            Put64(all, VirtioPciRegister.QueueDriver, queue.Driver);
+            Put64(all, VirtioPciRegister.QueueDevice, queue.Device);
+            Put16(all, VirtioPciRegister.QueueNotifyData, (ushort)queue.Index);
         }
 
         if (offset < all.Length)
@@ -56,35 +56,35 @@ public sealed partial class VirtioPciFunction
 
     private ValueTask WriteCommon(int offset, ReadOnlySpan<byte> source)
     {
-        if (TryGet32(offset, source, VirtioPciCommon.DeviceFeatureSelect, out uint value))
+        if (TryGet32(offset, source, VirtioPciRegister.DeviceFeatureSelect, out uint value))
         {
             _deviceFeatureSelect = value;
         }
 
-        if (TryGet32(offset, source, VirtioPciCommon.DriverFeatureSelect, out value))
+        if (TryGet32(offset, source, VirtioPciRegister.DriverFeatureSelect, out value))
         {
             _driverFeatureSelect = value;
         }
 
-        if (TryGet32(offset, source, VirtioPciCommon.DriverFeature, out value)
+        if (TryGet32(offset, source, VirtioPciRegister.DriverFeature, out value)
             && !Status.HasFlag(VirtioStatus.FeaturesOk) && _driverFeatureSelect < 2)
         {
             int shift = (int)_driverFeatureSelect * 32;
             _driverFeatures = (_driverFeatures & ~((ulong)uint.MaxValue << shift)) | ((ulong)value << shift);
         }
 
-        if (TryGet16(offset, source, VirtioPciCommon.ConfigVector, out ushort vector))
+        if (TryGet16(offset, source, VirtioPciRegister.ConfigVector, out ushort vector))
         {
             _configVector = Vector(vector);
         }
 
-        if (TryGet16(offset, source, VirtioPciCommon.QueueSelect, out ushort selected))
+        if (TryGet16(offset, source, VirtioPciRegister.QueueSelect, out ushort selected))
         {
             _queueSelect = selected;
         }
 
         ValueTask queueChange = Selected is { } queue ? WriteQueue(queue, offset, source) : default;
-        int status = VirtioPciCommon.DeviceStatus - offset;
+        int status = VirtioPciRegister.DeviceStatus - offset;
         if (status >= 0 && status < source.Length)
         {
             return WriteStatusAsync((VirtioStatus)source[status]);
@@ -95,29 +95,29 @@ public sealed partial class VirtioPciFunction
 
     private ValueTask WriteQueue(PciQueue queue, int offset, ReadOnlySpan<byte> source)
     {
-        if (TryGet16(offset, source, VirtioPciCommon.QueueVector, out ushort value))
+        if (TryGet16(offset, source, VirtioPciRegister.QueueVector, out ushort value))
         {
             queue.Vector = Vector(value);
         }
 
         if (queue.IsEnabled)
         {
-            return TryGet16(offset, source, VirtioPciCommon.QueueReset, out value) && value == 1
+            return TryGet16(offset, source, VirtioPciRegister.QueueReset, out value) && value == 1
                 && (_driverFeatures & VirtioFeatures.RingReset) != 0
                 ? ResetQueueAsync(queue)
                 : default;
         }
 
-        if (TryGet16(offset, source, VirtioPciCommon.QueueSize, out value) && value > 0
+        if (TryGet16(offset, source, VirtioPciRegister.QueueSize, out value) && value > 0
             && value <= _device.MaxQueueSize(queue.Index))
         {
             queue.Size = value;
         }
 
-        queue.Descriptors = Address(offset, source, VirtioPciCommon.QueueDescriptors, queue.Descriptors);
-        queue.Driver = Address(offset, source, VirtioPciCommon.QueueDriver, queue.Driver);
-        queue.Device = Address(offset, source, VirtioPciCommon.QueueDevice, queue.Device);
-        return TryGet16(offset, source, VirtioPciCommon.QueueEnable, out value) && value == 1
+        queue.Descriptors = Address(offset, source, VirtioPciRegister.QueueDescriptors, queue.Descriptors);
+        queue.Driver = Address(offset, source, VirtioPciRegister.QueueDriver, queue.Driver);
+        queue.Device = Address(offset, source, VirtioPciRegister.QueueDevice, queue.Device);
+        return TryGet16(offset, source, VirtioPciRegister.QueueEnable, out value) && value == 1
             && Status.HasFlag(VirtioStatus.FeaturesOk)
             ? EnableQueueAsync(queue)
             : default;
