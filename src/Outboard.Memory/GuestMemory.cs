@@ -42,13 +42,15 @@ public sealed class GuestMemory
     public ImmutableArray<MemoryRegion> Regions { get; }
 
     /// <summary>Makes a snapshot of <paramref name="regions"/>.</summary>
+    /// <param name="regions">The regions, in any order.</param>
+    /// <param name="limit">Most regions that the transport allows.</param>
     /// <exception cref="GuestMemoryException">Regions overlap, or there are too many.</exception>
-    public static GuestMemory Create(IEnumerable<MemoryRegion> regions)
+    public static GuestMemory Create(IEnumerable<MemoryRegion> regions, int limit = MaxRegions)
     {
         ImmutableArray<MemoryRegion> sorted = [.. regions.OrderBy(region => region.GuestAddress)];
-        if (sorted.Length > MaxRegions)
+        if (sorted.Length > limit)
         {
-            throw new GuestMemoryException($"{sorted.Length} memory regions, at most {MaxRegions} are possible");
+            throw new GuestMemoryException($"{sorted.Length} memory regions, at most {limit} are possible");
         }
 
         for (int i = 1; i < sorted.Length; i++)

@@ -7,6 +7,7 @@ using Outboard.Cli.Discovery;
 using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
 using Outboard.Cli.Rng;
+using Outboard.Cli.TestCard;
 using Outboard.Cli.Trace;
 
 namespace Outboard.Cli;
@@ -18,6 +19,7 @@ internal static class CommandTree
         (BlockCommand.Name, BlockCommand.Create),
         (NetCommand.Name, NetCommand.Create),
         (RngCommand.Name, RngCommand.Create),
+        (TestCardCommand.Name, TestCardCommand.Create),
     ];
 
     /// <summary>The commands, or the one that is called: a back-end does not pay for the others at its start.</summary>

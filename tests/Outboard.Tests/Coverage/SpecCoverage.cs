@@ -113,6 +113,7 @@ internal sealed partial class SpecCoverage(string root)
         page.Append(Introduction);
         AppendRequests(page);
         AppendProtocolFeatures(page);
+        AppendCommands(page);
         AppendFeatures(page, "Ring and transport features", "VirtioFeatures.cs", s_ring, OfferedRingFeatures);
         AppendFeatures(page, "Block device features", "BlockSpec.cs", s_block, OfferedBlockFeatures());
         return page.ToString();

@@ -9,6 +9,7 @@ using Outboard.Linux;
 using Outboard.Linux.Files;
 using Outboard.VhostUser.Backend;
 using Outboard.Virtio;
+using Outboard.Virtio.Spec;
 
 namespace Outboard.Cli.Block;
 
@@ -21,7 +22,9 @@ internal static class BlockCommand
     /// <param name="programName">The name that the program was called by, for the log.</param>
     public static Command Create(string programName)
     {
-        Command command = new(Name, "Serve a disk: a vhost-user back-end of the type block. Ends on SIGTERM.");
+        Command command = new(
+            Name,
+            "Serve a disk: a vhost-user back-end, or a vfio-user server, of the type block. Ends on SIGTERM.");
         BlockOptions options = new();
         options.AddTo(command);
         command.SetAction(result => Run(options.Read(result), programName));
@@ -36,7 +39,8 @@ internal static class BlockCommand
         using Disk disk = settings.OpenDisk();
         BlockDevice device = settings.CreateDevice(disk);
         string engine = CheckEngine(settings);
-        using ServedSocket socket = ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber);
+        using ServedSocket socket =
+            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
         using ResizeWatch watch = new(() => Resize(device, disk, log), settings.WatchesSize ? s_watchInterval : null);
         log.LogInformation("serving {Disk}{Engine} on {Socket}", disk.Description, engine, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
@@ -55,6 +59,7 @@ internal static class BlockCommand
         {
             Logger = log,
             WorkerCount = settings.ThreadCount,
+            WithheldFeatures = settings.HasSplitRingsOnly ? VirtioFeatures.RingPacked : 0,
             Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };
     }

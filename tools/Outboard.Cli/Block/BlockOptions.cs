@@ -27,6 +27,9 @@ internal sealed class BlockOptions
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
         0, int.MaxValue);
 
+    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
+        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
+
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
 
@@ -67,6 +70,9 @@ internal sealed class BlockOptions
     private readonly ValueOption<int?> _queueSize = ValueOption.PowerOfTwo(
         "--queue-size", "N", "Largest size of a virtqueue. [default: 1024]", 2, LargestQueue);
 
+    private readonly SwitchOption _splitRings = new(
+        "--split-rings", "For tests: do not offer packed virtqueues.");
+
     private readonly ValueOption<int?> _threads = ValueOption.Number(
         "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
 
@@ -101,11 +107,11 @@ internal sealed class BlockOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _capabilities,
+            _socketPath, _descriptor, _vfioUserPath, _capabilities,
             _file, _memory, _null,
             _readOnly, _direct, _incoming, _noLock, _serial, _blockSize,
             _writeCache, _noWriteCache,
-            _queues, _queueSize, _threads, _polling, _engine, _watchSize,
+            _queues, _queueSize, _splitRings, _threads, _polling, _engine, _watchSize,
             _faultErrors, _faultDelays, _faultDelay, _faultSeed,
             _verbose, _quiet,
         ];
@@ -123,6 +129,8 @@ internal sealed class BlockOptions
         return new BlockSettings
         {
             SocketPath = _socketPath.Read(result),
+            VfioUserPath = _vfioUserPath.Read(result),
+            HasSplitRingsOnly = _splitRings.Read(result),
             DescriptorNumber = _descriptor.Read(result),
             FilePath = _file.Read(result),
             MemorySizeBytes = _memory.Read(result),

@@ -19,6 +19,10 @@ internal sealed record BlockSettings
 
     public string? SocketPath { get; init; }
 
+    public string? VfioUserPath { get; init; }
+
+    public bool HasSplitRingsOnly { get; init; }
+
     public int? DescriptorNumber { get; init; }
 
     public string? FilePath { get; init; }

@@ -17,7 +17,9 @@ internal static class NetCommand
     /// <param name="programName">The name that the program was called by, for the log.</param>
     public static Command Create(string programName)
     {
-        Command command = new(Name, "Serve a network card: a vhost-user back-end of the type net. Ends on SIGTERM.");
+        Command command = new(
+            Name,
+            "Serve a network card: a vhost-user back-end, or a vfio-user server, of the type net. Ends on SIGTERM.");
         NetOptions options = new();
         options.AddTo(command);
         command.SetAction(result => Run(options.Read(result), programName));
@@ -31,7 +33,8 @@ internal static class NetCommand
         using EndSignals signals = new();
         using NetBackend backend = settings.OpenBackend();
         NetDevice device = settings.CreateDevice(backend);
-        using ServedSocket socket = ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber);
+        using ServedSocket socket =
+            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
         LogCounters(device, log);

@@ -25,6 +25,9 @@ internal sealed class NetOptions
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
         0, int.MaxValue);
 
+    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
+        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
+
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
 
@@ -78,7 +81,8 @@ internal sealed class NetOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
+            _socketPath, _descriptor, _vfioUserPath,
+            _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
             _pairs, _queueSize, _control, _threads, _polling, _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -97,6 +101,7 @@ internal sealed class NetOptions
         return new NetSettings
         {
             SocketPath = _socketPath.Read(result),
+            VfioUserPath = _vfioUserPath.Read(result),
             DescriptorNumber = _descriptor.Read(result),
             TapName = _tap.Read(result),
             StreamPath = _stream.Read(result),

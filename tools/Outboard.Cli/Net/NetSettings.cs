@@ -15,6 +15,8 @@ internal sealed record NetSettings
 
     public string? SocketPath { get; init; }
 
+    public string? VfioUserPath { get; init; }
+
     public int? DescriptorNumber { get; init; }
 
     public string? TapName { get; init; }

@@ -16,7 +16,9 @@ internal static class RngCommand
     /// <param name="programName">The name that the program was called by, for the log.</param>
     public static Command Create(string programName)
     {
-        Command command = new(Name, "Serve random numbers: a vhost-user back-end of the type rng. Ends on SIGTERM.");
+        Command command = new(
+            Name,
+            "Serve random numbers: a vhost-user back-end, or a vfio-user server, of the type rng. Ends on SIGTERM.");
         RngOptions options = new();
         options.AddTo(command);
         command.SetAction(result => Run(options.Read(result), programName));
@@ -33,7 +35,8 @@ internal static class RngCommand
             "{Source} {Outcome}: requests stay unanswered from now on",
             source.Description,
             result == 0 ? "has ended" : $"failed with errno {-result}");
-        using ServedSocket socket = ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber);
+        using ServedSocket socket =
+            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Source} on {Socket}", source.Description, socket.Name);
         VhostUserBackendOptions options = new() { Logger = log, WorkerCount = 1 };
         return DeviceServer.Serve(device, socket, options, signals.Requested) ? 0 : 1;

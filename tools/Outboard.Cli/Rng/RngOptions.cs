@@ -7,7 +7,8 @@ namespace Outboard.Cli.Rng;
 
 /// <summary>The settings of the entropy back-end. Null means that nothing was said.</summary>
 internal sealed record RngSettings(
-    string? SocketPath, int? DescriptorNumber, string? SourcePath, long MaxBytesPerSecond, LogLevel LogLevel);
+    string? SocketPath, int? DescriptorNumber, string? VfioUserPath, string? SourcePath, long MaxBytesPerSecond,
+    LogLevel LogLevel);
 
 /// <summary>The options, and how they become <see cref="RngSettings"/>.</summary>
 internal sealed class RngOptions
@@ -18,6 +19,9 @@ internal sealed class RngOptions
     private readonly ValueOption<int?> _descriptor = ValueOption.Number(
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
         0, int.MaxValue);
+
+    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
+        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
 
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
@@ -36,7 +40,7 @@ internal sealed class RngOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _capabilities, _source, _maxRate,
+            _socketPath, _descriptor, _vfioUserPath, _capabilities, _source, _maxRate,
             _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -55,6 +59,7 @@ internal sealed class RngOptions
         return new RngSettings(
             _socketPath.Read(result),
             _descriptor.Read(result),
+            _vfioUserPath.Read(result),
             _source.Read(result),
             _maxRate.Read(result) ?? 0,
             _verbose.Read(result) ? LogLevel.Debug : _quiet.Read(result) ? LogLevel.Warning : LogLevel.Information);

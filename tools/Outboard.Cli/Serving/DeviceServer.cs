@@ -2,9 +2,11 @@
 // stopped, what is in flight completed. A front-end or a storage that is stuck does not hold the program for longer
 // than the grace period, since management software kills what does not end.
 using Microsoft.Extensions.Logging;
+using Outboard.VfioUser.Server;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Channel;
 using Outboard.Virtio;
+using Outboard.Virtio.Pci;
 
 namespace Outboard.Cli.Serving;
 
@@ -41,7 +43,11 @@ internal static class DeviceServer
     {
         try
         {
-            if (socket.Connection is { } connection)
+            if (socket.IsVfioUser)
+            {
+                await ServeAsFunctionAsync(device, socket, options, ending);
+            }
+            else if (socket.Connection is { } connection)
             {
                 await VhostUserBackend.ServeConnectionAsync(device, new SocketChannel(connection), options, ending);
             }
@@ -54,5 +60,17 @@ internal static class DeviceServer
         {
             // Asked to end.
         }
+    }
+    private static async Task ServeAsFunctionAsync(
+        VirtioDevice device, ServedSocket socket, VhostUserBackendOptions options, CancellationToken ending)
+    {
+        VirtioPciOptions pci = new()
+        {
+            Logger = options.Logger, Worker = options.Worker, WorkerCount = options.WorkerCount,
+            WithheldFeatures = options.WithheldFeatures,
+        };
+        await using VirtioPciFunction function = new(device, pci);
+        VfioUserServerOptions server = new() { Logger = options.Logger };
+        await VfioUserServer.ServeAsync(function, socket.Listener!, server, ending);
     }
 }

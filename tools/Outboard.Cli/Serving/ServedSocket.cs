@@ -1,8 +1,9 @@
-// The socket a back-end serves, in the four ways in which it may come:
+// The socket a back-end serves, in the ways in which it may come:
 //   --socket-path=PATH        bound here; the file is removed at the end
 //   --fd=N, connected         one front-end; the program ends when it goes away
 //   --fd=N, listening         any number of front-ends, one after another
-//   LISTEN_FDS=1              as --fd=3, by socket activation; only when neither option is given
+//   LISTEN_FDS=1              as --fd=3, by socket activation; only when no option is given
+//   --vfio-user-socket=PATH   bound here, for the other protocol: any number of clients, one after another
 using System.Globalization;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
@@ -31,11 +32,25 @@ internal sealed class ServedSocket : IDisposable
     /// <summary>A socket that is connected.</summary>
     public UnixSocket? Connection { get; }
 
+    /// <summary>Whether the device is served as a PCI function over vfio-user.</summary>
+    public bool IsVfioUser { get; private init; }
+
     /// <summary>Opens what the options name.</summary>
-    /// <exception cref="CommandLineException">None or both are given, or the descriptor cannot be served.</exception>
+    /// <exception cref="CommandLineException">None or two are given, or the descriptor cannot be served.</exception>
     /// <exception cref="IOException">The path cannot be bound.</exception>
-    public static ServedSocket Open(string? path, int? number)
+    public static ServedSocket Open(string? path, int? number, string? vfioUserPath = null)
     {
+        if (vfioUserPath is not null)
+        {
+            return path is null && number is null
+                ? new ServedSocket(vfioUserPath, FunctionServer.Bind(vfioUserPath), connection: null)
+                {
+                    IsVfioUser = true,
+                }
+                : throw new CommandLineException(
+                    $"--vfio-user-socket={vfioUserPath} excludes --socket-path and --fd: give one of them");
+        }
+
         if (path is not null && number is not null)
         {
             throw new CommandLineException(
@@ -54,7 +69,7 @@ internal sealed class ServedSocket : IDisposable
 
         return IsActivated()
             ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
-            : throw new CommandLineException("no socket: give --socket-path=PATH or --fd=N");
+            : throw new CommandLineException("no socket: give --socket-path=PATH, --fd=N or --vfio-user-socket=PATH");
     }
 
     public void Dispose()

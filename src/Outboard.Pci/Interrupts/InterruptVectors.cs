@@ -1,0 +1,206 @@
+// The vectors of one group of interrupts: bound lines, masks, what is pending.
+//
+// A vector is held back by any of: the client's mask (SET_IRQS), its own automatic mask (INTx: after each signal, until
+// unmasked, as VFIO does it for a level), or the gate of the group (the function's own mask bits). What is triggered
+// meanwhile is pending, and is signalled once when nothing holds it back any more. A level that is still asserted
+// counts as pending.
+//
+// Triggers come from any thread and meet changes of the binding, so each goes through a short lock: a line must not be
+// closed, and its number reused, between the look and the signal. One call of a queue is one trigger for many requests.
+namespace Outboard.Pci.Interrupts;
+
+/// <summary>The vectors of one kind. All members may be called from any thread.</summary>
+public sealed class InterruptVectors
+{
+    private readonly Lock _lock = new();
+    private readonly Vector[] _vectors;
+
+    internal InterruptVectors(int count) => _vectors = new Vector[count];
+
+    /// <summary>Raised, inside the lock, when a vector becomes or ceases to be pending.</summary>
+    internal event Action<int, bool>? PendingChanged;
+
+    /// <summary>Number of vectors.</summary>
+    public int Count => _vectors.Length;
+
+    /// <summary>Whether a vector masks itself with each signal, until it is unmasked: INTx with a level.</summary>
+    public bool IsAutoMasked { get; internal init; }
+
+    /// <summary>Whether the function's own masks hold a vector back; called inside the lock.</summary>
+    internal Func<int, bool>? Gate { get; set; }
+
+    /// <summary>Whether the client listens to a vector.</summary>
+    public bool IsBound(int vector)
+    {
+        lock (_lock)
+        {
+            return (uint)vector < (uint)_vectors.Length && _vectors[vector].Line is not null;
+        }
+    }
+
+    /// <summary>Whether the client masked a vector.</summary>
+    public bool IsMasked(int vector)
+    {
+        lock (_lock)
+        {
+            return _vectors[vector].IsMasked;
+        }
+    }
+
+    /// <summary>Binds a line to a vector, or none, and disposes the one before.</summary>
+    public void Bind(int vector, InterruptLine? line)
+    {
+        lock (_lock)
+        {
+            ref Vector state = ref _vectors[vector];
+            state.Line?.Dispose();
+            state.Line = line;
+            state.IsAutoMasked = false;
+        }
+
+        Deliver(vector);
+    }
+
+    /// <summary>Raises an interrupt once.</summary>
+    public TriggerOutcome Trigger(int vector)
+    {
+        lock (_lock)
+        {
+            if ((uint)vector >= (uint)_vectors.Length)
+            {
+                return TriggerOutcome.NoSuchVector;
+            }
+
+            ref Vector state = ref _vectors[vector];
+            if (state.Line is null)
+            {
+                return TriggerOutcome.NotBound;
+            }
+
+            if (!IsHeld(vector))
+            {
+                Signal(ref state);
+                return TriggerOutcome.Signalled;
+            }
+
+            SetPending(vector, true);
+            return TriggerOutcome.Held;
+        }
+    }
+
+    /// <summary>Asserts or releases a level: signalled again after each unmask for as long as it is asserted.</summary>
+    public void SetLevel(int vector, bool isAsserted)
+    {
+        lock (_lock)
+        {
+            if (_vectors[vector].IsAsserted == isAsserted)
+            {
+                return;
+            }
+
+            _vectors[vector].IsAsserted = isAsserted;
+        }
+
+        Deliver(vector);
+    }
+
+    /// <summary>Masks or unmasks a vector as the client.</summary>
+    public void SetMasked(int vector, bool isMasked)
+    {
+        lock (_lock)
+        {
+            _vectors[vector].IsMasked = isMasked;
+            if (!isMasked)
+            {
+                _vectors[vector].IsAutoMasked = false;
+            }
+        }
+
+        Deliver(vector);
+    }
+
+    /// <summary>Looks again at all vectors, after the gate changed.</summary>
+    internal void DeliverAll()
+    {
+        for (int vector = 0; vector < _vectors.Length; vector++)
+        {
+            Deliver(vector);
+        }
+    }
+
+    /// <summary>Forgets what is pending or asserted: a reset.</summary>
+    internal void ClearPending()
+    {
+        for (int vector = 0; vector < _vectors.Length; vector++)
+        {
+            lock (_lock)
+            {
+                ref Vector state = ref _vectors[vector];
+                state.IsAsserted = false;
+                state.IsAutoMasked = false;
+                SetPending(vector, false);
+            }
+        }
+    }
+
+    /// <summary>Lets go of lines and the client's masks: the client is gone.</summary>
+    internal void Release()
+    {
+        lock (_lock)
+        {
+            foreach (ref Vector state in _vectors.AsSpan())
+            {
+                state.Line?.Dispose();
+                state.Line = null;
+                state.IsMasked = false;
+                state.IsAutoMasked = false;
+            }
+        }
+    }
+
+    private bool IsHeld(int vector)
+    {
+        ref readonly Vector state = ref _vectors[vector];
+        return state.IsMasked || state.IsAutoMasked || (Gate is { } gate && gate(vector));
+    }
+
+    private void Deliver(int vector)
+    {
+        lock (_lock)
+        {
+            ref Vector state = ref _vectors[vector];
+            if (state.Line is null || !(state.IsPending || state.IsAsserted) || IsHeld(vector))
+            {
+                return;
+            }
+
+            SetPending(vector, false);
+            Signal(ref state);
+        }
+    }
+
+    private void SetPending(int vector, bool isPending)
+    {
+        ref Vector state = ref _vectors[vector];
+        if (state.IsPending != isPending)
+        {
+            state.IsPending = isPending;
+            PendingChanged?.Invoke(vector, isPending);
+        }
+    }
+
+    private void Signal(ref Vector state)
+    {
+        state.Line!.Signal();
+        state.IsAutoMasked = IsAutoMasked;
+    }
+
+    private struct Vector
+    {
+        internal InterruptLine? Line;
+        internal bool IsMasked;
+        internal bool IsAutoMasked;
+        internal bool IsPending;
+        internal bool IsAsserted;
+    }
+}

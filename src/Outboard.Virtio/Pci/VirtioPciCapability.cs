@@ -1,0 +1,50 @@
+// Where a driver finds the parts of a virtio device: 2 length u8, 3 type u8, 4 BAR u8, 5 id u8, 8 offset u32, 12 length
+// u32; then 16 the multiplier (notify) or the data (configuration access) u32.
+using Outboard.Pci.Capabilities;
+using Outboard.Pci.Spec;
+
+namespace Outboard.Virtio.Pci;
+
+/// <summary>A capability that names a part of a BAR.</summary>
+internal sealed class VirtioPciCapability : PciCapability
+{
+    internal const int BarField = 4;
+    internal const int OffsetField = 8;
+    internal const int LengthField = 12;
+    internal const int DataField = 16;
+    private const int PlainBytes = 16;
+
+    internal VirtioPciCapability(byte type, int bar, uint offset, uint length)
+        : this(type, PlainBytes, bar, offset, length)
+    {
+    }
+
+    private VirtioPciCapability(byte type, int sizeBytes, int bar, uint offset, uint length)
+        : base(PciCapabilityId.Vendor, sizeBytes)
+    {
+        Field(2, 1, (ulong)sizeBytes);
+        Field(3, 1, type);
+        Field(BarField, 1, (ulong)bar);
+        Field(OffsetField, sizeof(uint), offset);
+        Field(LengthField, sizeof(uint), length);
+    }
+
+    internal static VirtioPciCapability Notify(int bar, uint offset, uint length, uint multiplier)
+    {
+        VirtioPciCapability capability =
+            new(Spec.VirtioPci.NotifyConfig, PlainBytes + sizeof(uint), bar, offset, length);
+        capability.Field(DataField, sizeof(uint), multiplier);
+        return capability;
+    }
+
+    /// <summary>The window by which firmware reaches the BARs through the configuration space.</summary>
+    internal static VirtioPciCapability ConfigAccess()
+    {
+        VirtioPciCapability capability = new(Spec.VirtioPci.PciConfig, PlainBytes + sizeof(uint), 0, 0, 0);
+        capability.Field(BarField, 1, 0, byte.MaxValue);
+        capability.Field(OffsetField, sizeof(uint), 0, uint.MaxValue);
+        capability.Field(LengthField, sizeof(uint), 0, uint.MaxValue);
+        capability.Field(DataField, sizeof(uint), 0, uint.MaxValue);
+        return capability;
+    }
+}

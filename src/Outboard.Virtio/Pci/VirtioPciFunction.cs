@@ -1,0 +1,287 @@
+// A virtio device as a PCI function: waist 1 adapted to waist 2. Modern only (virtio-v1.3 "4.1 Virtio Over PCI Bus").
+//
+// BAR 0, 16 KiB:  0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 doorbells, 4 bytes
+//                 for each queue
+// BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration
+//
+// A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
+// Not here: the legacy interface, the administration queue, shared memory regions, migration.
+using System.Numerics;
+using Microsoft.Extensions.Logging;
+using Outboard.Pci;
+using Outboard.Pci.Bars;
+using Outboard.Pci.Capabilities;
+using Outboard.Pci.Interrupts;
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Spec;
+
+namespace Outboard.Virtio.Pci;
+
+/// <summary>A virtio device as a PCI function. Disposing stops its threads; the device stays its maker's.</summary>
+public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
+{
+    private const int RegistersBar = 0;
+    private const int VectorsBar = 1;
+    private const uint PartBytes = 0x1000;
+    private const uint IsrOffset = 0x1000;
+    private const uint DeviceOffset = 0x2000;
+    private const uint NotifyOffset = 0x3000;
+    private const uint NotifyMultiplier = 4;
+
+    /// <summary>Queues whose doorbells fit into their page; no device has nearly as many.</summary>
+    private const int MaxQueues = (int)(PartBytes / NotifyMultiplier);
+
+    private readonly VirtioDevice _device;
+    private readonly VirtioPciOptions _options;
+    private readonly ILogger _log;
+    private readonly PciQueue[] _queues;
+    private readonly QueueWorkerSet _workers;
+    private readonly VirtioPciCapability _configAccess;
+    private readonly ulong _offeredFeatures;
+
+    private int _status;
+    private int _isr;
+    private volatile bool _usesMsix;
+
+    /// <summary>Adapts a device, which serves this function only.</summary>
+    public VirtioPciFunction(VirtioDevice device, VirtioPciOptions? options = null)
+        : base(Identify(device), isExpress: true)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(device.QueueCount, MaxQueues);
+        _device = device;
+        _options = options ?? new VirtioPciOptions();
+        _log = _options.Logger;
+        _queues = [.. Enumerable.Range(0, device.QueueCount)
+            .Select(index => new PciQueue(index, device.MaxQueueSize(index)))];
+        int workers = _options.WorkerCount > 0
+            ? _options.WorkerCount
+            : Math.Clamp(device.QueueCount, 1, Environment.ProcessorCount);
+        _workers = new QueueWorkerSet(workers, $"{device.Id}", _options.Worker);
+        _offeredFeatures =
+            (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.NotificationData
+                | VirtioFeatures.RingReset)
+            & ~_options.WithheldFeatures;
+        AddBars();
+        AddCapability(new PowerManagementCapability());
+        AddCapability(new ExpressCapability());
+        AddCapability(new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciRegister.Bytes));
+        AddCapability(VirtioPciCapability.Notify(
+            RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier));
+        AddCapability(new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1));
+        if (device.Config.SizeBytes > 0)
+        {
+            AddCapability(new VirtioPciCapability(
+                VirtioPci.DeviceConfig, RegistersBar, DeviceOffset, (uint)device.Config.SizeBytes));
+        }
+
+        _configAccess = AddCapability(VirtioPciCapability.ConfigAccess());
+        AddInterruptPin();
+        device.ConfigChanged += OnConfigChanged;
+    }
+
+    /// <inheritdoc/>
+    protected override bool UsesMemory => Array.Exists(_queues, queue => queue.IsEnabled);
+
+    private VirtioStatus Status => (VirtioStatus)Volatile.Read(ref _status);
+
+    /// <summary>Stops all queues and ends their threads. No client is there any more.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        _device.ConfigChanged -= OnConfigChanged;
+        await ResetDeviceAsync().ConfigureAwait(false);
+        await _workers.DisposeAsync().ConfigureAwait(false);
+        foreach (PciQueue queue in _queues)
+        {
+            queue.Dispose();
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override void ReadBar(int bar, ulong offset, Span<byte> destination)
+    {
+        destination.Clear();
+        switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
+        {
+            case 0:
+                ReadCommon((int)offset, destination);
+                break;
+            case IsrOffset / PartBytes:
+                ReadIsr((uint)offset, destination);
+                break;
+            case DeviceOffset / PartBytes:
+                _device.Config.Read((uint)offset - DeviceOffset, destination);
+                break;
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override ValueTask WriteBar(int bar, ulong offset, ReadOnlySpan<byte> source)
+    {
+        switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
+        {
+            case 0:
+                return WriteCommon((int)offset, source);
+            case DeviceOffset / PartBytes:
+                _device.WriteConfig((uint)offset - DeviceOffset, source);
+                break;
+            case NotifyOffset / PartBytes:
+                Ring((uint)offset - NotifyOffset);
+                break;
+        }
+
+        return default;
+    }
+
+    /// <inheritdoc/>
+    protected override ValueTask OnResetAsync(PciResetKind kind) => ResetDeviceAsync();
+
+    /// <inheritdoc/>
+    protected override void OnConfigReading(uint offset, int count)
+    {
+        if (TryGetAccess(offset, count, out PciBar? bar, out uint at, out int length))
+        {
+            Span<byte> data = stackalloc byte[sizeof(uint)];
+            data.Clear();
+            ReadBarAt(bar!, at, data[..length]);
+            Config.Set(
+                _configAccess.Offset + VirtioPciCapability.DataField, BitConverter.ToUInt32(data), sizeof(uint));
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override ValueTask OnConfigWrittenAsync(uint offset, int count)
+    {
+        _usesMsix = Interrupts.IsMsixEnabled;
+        if (!TryGetAccess(offset, count, out PciBar? bar, out uint at, out int length))
+        {
+            return default;
+        }
+
+        byte[] data = new byte[sizeof(uint)];
+        Config.Read((uint)_configAccess.Offset + VirtioPciCapability.DataField, data);
+        return WriteBarAtAsync(bar!, at, data.AsMemory(0, length));
+    }
+
+    private static PciIdentity Identify(VirtioDevice device)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        return new PciIdentity(VirtioPci.VendorId, (ushort)(VirtioPci.FirstDeviceId + (int)device.Id))
+        {
+            Revision = 1,
+            SubsystemVendorId = VirtioPci.VendorId,
+            SubsystemId = (ushort)(VirtioPci.FirstDeviceId + (int)device.Id),
+            ClassCode = device.Id switch
+            {
+                VirtioDeviceId.Network => 0x020000,
+                VirtioDeviceId.Block or VirtioDeviceId.Scsi => 0x010000,
+                VirtioDeviceId.Console => 0x078000,
+                VirtioDeviceId.Gpu => 0x038000,
+                VirtioDeviceId.Input => 0x098000,
+                VirtioDeviceId.Sound => 0x040100,
+                _ => 0x00ff00,
+            },
+        };
+    }
+
+    private void AddBars()
+    {
+        AddBar(new PciBar(RegistersBar, PciBarKind.Memory32, 4 * PartBytes)
+        {
+            Doorbells = [.. _queues.Select(queue =>
+                new PciDoorbell(NotifyOffset + ((uint)queue.Index * NotifyMultiplier), 0, queue.Doorbell))],
+        });
+        int vectors = _queues.Length + 1;
+        uint pendingOffset = BitOperations.RoundUpToPowerOf2((uint)vectors * 16);
+        AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, Math.Max(PartBytes, pendingOffset * 2)));
+        AddCapability(new MsixCapability(vectors, VectorsBar, 0, Math.Max(pendingOffset, PartBytes / 2)));
+    }
+
+    private void Ring(uint offset)
+    {
+        uint queue = offset / NotifyMultiplier;
+        if (queue < (uint)_queues.Length)
+        {
+            _queues[queue].Doorbell.Signal();
+        }
+    }
+
+    /// <summary>The access that the window in the configuration space asks for, when its data is touched.</summary>
+    private bool TryGetAccess(uint offset, int count, out PciBar? bar, out uint at, out int length)
+    {
+        uint data = (uint)_configAccess.Offset + VirtioPciCapability.DataField;
+        at = Config.Get32(_configAccess.Offset + VirtioPciCapability.OffsetField);
+        uint wanted = Config.Get32(_configAccess.Offset + VirtioPciCapability.LengthField);
+        int index = Config.Get8(_configAccess.Offset + VirtioPciCapability.BarField);
+        length = (int)wanted;
+        bar = index < PciBar.Count ? Bars[index] : null;
+        return offset < data + sizeof(uint) && offset + (uint)count > data
+            && wanted is 1 or 2 or 4 && at % wanted == 0
+            && bar is not null && at <= bar.SizeBytes - wanted;
+    }
+
+    private void ReadIsr(uint offset, Span<byte> destination)
+    {
+        if (offset == IsrOffset && !destination.IsEmpty)
+        {
+            // reading takes the news, and the pin with it
+            destination[0] = (byte)Interlocked.Exchange(ref _isr, 0);
+            Interrupts.SetPin(false);
+        }
+    }
+
+    private void OnConfigChanged()
+    {
+        if (Status.HasFlag(VirtioStatus.DriverOk))
+        {
+            Interrupt(_configVector, VirtioPci.IsrConfigChange);
+        }
+    }
+
+    /// <summary>Called on any thread.</summary>
+    private void Interrupt(ushort vector, byte isr)
+    {
+        if (_usesMsix)
+        {
+            if (vector != VirtioPci.NoVector)
+            {
+                _ = Interrupts[InterruptKind.Msix].Trigger(vector);
+            }
+        }
+        else
+        {
+            Interlocked.Or(ref _isr, isr);
+            Interrupts.SetPin(true);
+        }
+    }
+
+    private void OnFaulted(int queue, VirtqueueFault fault)
+    {
+        _log.LogWarning(
+            "queue {Queue}: the driver broke the ring ({Fault}); it is not served until reset", queue, fault);
+        NeedReset();
+    }
+
+    private void OnFailed(int queue, Exception error)
+    {
+        _log.LogCritical(error, "queue {Queue}: this program failed; it is not served until reset", queue);
+        NeedReset();
+    }
+
+    private void NeedReset()
+    {
+        Interlocked.Or(ref _status, (int)VirtioStatus.DeviceNeedsReset);
+        Interrupt(_configVector, VirtioPci.IsrConfigChange);
+    }
+
+    /// <summary>The call of one queue: an interrupt by whatever way the driver has chosen.</summary>
+    private sealed class QueueInterrupt(VirtioPciFunction function, PciQueue queue) : Notifier
+    {
+        public override Linux.FileDescriptor? Waitable => null;
+
+        public override void Signal() => function.Interrupt(queue.Vector, VirtioPci.IsrQueue);
+
+        public override void Dispose()
+        {
+        }
+    }
+}

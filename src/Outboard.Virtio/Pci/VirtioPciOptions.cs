@@ -1,0 +1,23 @@
+// How a virtio device behaves as a PCI function.
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace Outboard.Virtio.Pci;
+
+/// <summary>How a device is served as a PCI function.</summary>
+public sealed record VirtioPciOptions
+{
+    /// <summary>Where the control plane tells what happens. Nothing is logged on the data path.</summary>
+    public ILogger Logger { get; init; } = NullLogger.Instance;
+
+    /// <summary>How the threads of the data plane behave.</summary>
+    public QueueWorkerOptions Worker { get; init; } = new();
+
+    /// <summary>
+    /// Threads for the device's queues; 0 means one for each queue, but not more than there are CPUs.
+    /// </summary>
+    public int WorkerCount { get; init; }
+
+    /// <summary>Features that are not offered although ring and device have them; for tests of a driver.</summary>
+    public ulong WithheldFeatures { get; init; }
+}

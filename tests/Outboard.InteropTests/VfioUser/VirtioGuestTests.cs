@@ -1,0 +1,76 @@
+// VirtioGuestTests.cs - virtio devices of ours as PCI devices over vfio-user: a stock Linux guest drives them with its
+// stock drivers, as it does with the same devices over vhost-user.
+using Outboard.InteropTests.Lab;
+using Xunit;
+
+namespace Outboard.InteropTests.VfioUser;
+
+public sealed class VirtioGuestTests
+{
+    private const long DiskLength = 96 << 20;
+    private const int SectorLength = 512;
+
+    private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
+
+    [Theory]
+    [InlineData(1, "")]
+    [InlineData(4, "")]
+    [InlineData(1, "--split-rings")]
+    [InlineData(4, "--split-rings")]
+    public async Task A_file_system_keeps_its_files(int queueCount, string option)
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("disk.sock");
+        string image = folder.Combine("disk.img");
+        await using (FileStream file = File.Create(image))
+        {
+            file.SetLength(DiskLength);
+        }
+
+        string[] options = option.Length == 0 ? [] : [option];
+        await using PeerProcess disk = PeerProcess.StartProgram(
+            "dotnet",
+            [OutboardProgram.Path, "block", $"--vfio-user-socket={socket}", $"--blk-file={image}",
+                $"--num-queues={queueCount}", .. options]);
+        await disk.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("virtio-pci.sh") + GuestOptions.ReadScript("block.sh"),
+            Processors = queueCount,
+            Variables = new Dictionary<string, string>
+            {
+                ["QUEUES"] = $"{queueCount}",
+                ["SECTORS"] = $"{DiskLength / SectorLength}",
+                ["PACKED"] = option.Length == 0 ? "1" : "0",
+                ["VECTORS"] = $"{queueCount}",
+            },
+            DeviceArguments = VfioUserGuest.Device(socket),
+        });
+
+        outcome.RequireSuccess();
+        await disk.TerminateAsync();
+        Assert.Equal(0, disk.ExitCode);
+        Assert.DoesNotContain("refused", disk.Errors.Text);
+        Assert.DoesNotContain("warning", disk.Errors.Text);
+    }
+
+    [Fact]
+    public async Task A_guest_reads_random_numbers()
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("rng.sock");
+        await using PeerProcess device = PeerProcess.StartProgram(
+            "dotnet", OutboardProgram.Path, "rng", $"--vfio-user-socket={socket}");
+        await device.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("rng.sh"),
+            Variables = new Dictionary<string, string> { ["BLOCKS"] = "256" },
+            DeviceArguments = VfioUserGuest.Device(socket),
+        });
+
+        outcome.RequireSuccess();
+    }
+}
