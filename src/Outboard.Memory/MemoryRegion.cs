@@ -44,6 +44,13 @@ public sealed class MemoryRegion : IDisposable
     /// <summary>Whether the front-end truncated the file behind the region; its vanished pages read as zero.</summary>
     public bool IsTruncated => _mapping.IsTruncated;
 
+    /// <summary>
+    /// Has accesses to pages that are not in the file wait for whoever holds <paramref name="faults"/>. Nobody uses the
+    /// region yet.
+    /// </summary>
+    /// <exception cref="LinuxException">The file's pages cannot be waited for.</exception>
+    public void Watch(UserFaults faults) => _mapping.Watch(faults);
+
     /// <summary>Unmaps the region.</summary>
     public void Dispose() => _mapping.Dispose();
 }

@@ -8,12 +8,16 @@ namespace Outboard.Linux.Events
     {
         private const short POLLIN = 1;
         private const short POLLOUT = 4;
+        private const short POLLRDHUP = 0x2000;
 
         /// <summary>Waits until a read would not block.</summary>
         internal static bool IsReadable(int number, int timeoutMs) => IsReady(number, POLLIN, timeoutMs);
 
         /// <summary>Whether a write would not block now.</summary>
         internal static bool IsWritable(int number) => IsReady(number, POLLOUT, timeoutMs: 0);
+
+        /// <summary>Whether the other end of a stream socket sends no more; bytes of before may be there.</summary>
+        internal static bool HasEnded(int number) => IsReady(number, POLLRDHUP, timeoutMs: 0, ends: true);
 
         /// <summary>Waits until a read or a write would not block: it moves bytes, or tells of an end.</summary>
         internal static bool IsReadyOrEnded(int number, bool writes, int timeoutMs) =>

@@ -60,6 +60,35 @@ public static class MemFd
         }
     }
 
+    /// <summary>Takes pages away: they read as zero, and are missing to whoever waits for missing ones.</summary>
+    public static void PunchHole(FileDescriptor descriptor, ulong offset, ulong length)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        const int mode = Libc.FALLOC_FL_PUNCH_HOLE | Libc.FALLOC_FL_KEEP_SIZE;
+        int result = Libc.fallocate(descriptor.Number, mode, checked((long)offset), checked((long)length));
+        int errno = Libc.LastError();
+        if (result < 0)
+        {
+            throw new LinuxException("fallocate", errno, $"{length} bytes at offset {offset}");
+        }
+    }
+
+    /// <summary>Writes bytes; each page that was missing appears with its content.</summary>
+    // SAFETY: the kernel reads the span's length of memory that is fixed meanwhile.
+    public static unsafe void Write(FileDescriptor descriptor, ulong offset, ReadOnlySpan<byte> bytes)
+    {
+        ArgumentNullException.ThrowIfNull(descriptor);
+        fixed (byte* source = bytes)
+        {
+            nint written = Libc.pwrite(descriptor.Number, source, (nuint)bytes.Length, checked((long)offset));
+            int errno = Libc.LastError();
+            if (written != bytes.Length)
+            {
+                throw new LinuxException("pwrite", written < 0 ? errno : Errno.NoSpace, $"at offset {offset}");
+            }
+        }
+    }
+
     /// <summary>Sets the size of an unsealed file.</summary>
     public static void Resize(FileDescriptor descriptor, ulong sizeBytes)
     {

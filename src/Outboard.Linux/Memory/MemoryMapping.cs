@@ -76,6 +76,17 @@ public sealed class MemoryMapping : IDisposable
     /// shrinking; not available on architectures other than x64 and arm64.</summary>
     public bool IsGuarded => _guard is not null;
 
+    /// <summary>
+    /// Has accesses to pages that are not in the file wait for whoever holds <paramref name="faults"/>. Nobody uses the
+    /// mapping yet.
+    /// </summary>
+    /// <exception cref="LinuxException">The file's pages cannot be waited for.</exception>
+    public void Watch(UserFaults faults)
+    {
+        ArgumentNullException.ThrowIfNull(faults);
+        faults.Register(_mappedAddress, _mappedLength);
+    }
+
     /// <summary>Unmaps. Nobody may use the addresses any more.</summary>
     // SAFETY: the range is exactly what mmap returned, and it is unmapped once.
     public unsafe void Dispose()

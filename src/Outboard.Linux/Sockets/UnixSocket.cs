@@ -2,6 +2,7 @@
 // (so that a waiting connection costs no thread); bytes and descriptors move by recvmsg and sendmsg.
 // Not here: message framing. Datagram and sequenced-packet sockets.
 using System.Net.Sockets;
+using Outboard.Linux.Events;
 using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Sockets;
@@ -120,6 +121,9 @@ public sealed class UnixSocket : IDisposable
             throw new LinuxException("sendmsg", error.NativeErrorCode);
         }
     }
+
+    /// <summary>Whether the peer sends no more; what it sent before may still be there.</summary>
+    public bool HasEnded => _descriptor.IsClosed || Poll.HasEnded(_descriptor.Number);
 
     /// <summary>Ends both directions, so that a pending receive of either side completes.</summary>
     public void Shutdown() => Shutdown(SocketShutdown.Both);

@@ -19,6 +19,11 @@ internal sealed partial class BackendSession
 
     private async ValueTask<Reply> SetMemTableAsync(VhostUserMessage message)
     {
+        if (IsAcknowledgement(message))
+        {
+            return await AcknowledgeMemoryAsync(message).ConfigureAwait(false);
+        }
+
         uint count = message.Read<MemoryTablePayload>().Count;
         ReadOnlyMemory<byte> entries = message.Payload[MemoryTablePayload.Bytes..];
         if (count is 0 or > MemoryTablePayload.MaxRegions || entries.Length != count * MemoryRegionPayload.Bytes)
@@ -43,6 +48,11 @@ internal sealed partial class BackendSession
             }
 
             GuestMemory memory = GuestMemory.Create(regions);
+            if (_listensForPages)
+            {
+                return HoldMemory(message, memory, regions, keepsOldRegions: false);
+            }
+
             await ReplaceAsync(memory, keepsOldRegions: false).ConfigureAwait(false);
             return Reply.Done;
         }
@@ -60,6 +70,16 @@ internal sealed partial class BackendSession
 
     private async ValueTask<Reply> AddMemRegAsync(VhostUserMessage message)
     {
+        if (IsAcknowledgement(message))
+        {
+            return await AcknowledgeMemoryAsync(message).ConfigureAwait(false);
+        }
+
+        if (message.Payload.Length == sizeof(ulong))
+        {
+            throw new ProtocolException("ADD_MEM_REG", "size", "an acknowledgement of nothing");
+        }
+
         if (message.Attachments.Count != 1)
         {
             throw new ProtocolException(
@@ -72,6 +92,11 @@ internal sealed partial class BackendSession
             Map("ADD_MEM_REG", message.Read<SingleMemoryRegionPayload>().Region, message.Attachments[0]);
         try
         {
+            if (_listensForPages)
+            {
+                return HoldMemory(message, _memory.Add(region), [region], keepsOldRegions: true);
+            }
+
             await ReplaceAsync(_memory.Add(region), keepsOldRegions: true).ConfigureAwait(false);
             return Reply.Done;
         }

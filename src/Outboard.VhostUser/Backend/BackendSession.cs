@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: post-copy, IOMMU (rows marked NotBuilt).
+// Not here: IOMMU (rows marked NotBuilt).
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -27,7 +27,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault;
 
     private readonly VirtioDevice _device;
     private readonly VhostUserChannel _channel;
@@ -59,7 +59,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
             & ~options.WithheldFeatures;
         _offeredProtocolFeatures = (BuiltProtocolFeatures | OptionalFeatures(device, options))
             & ~options.WithheldProtocolFeatures
-            & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures);
+            & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures)
+            & ~(options.Workers is null ? ProtocolFeatures.None : WaitingFeatures);
         if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
         {
             _offeredFeatures |= VirtioFeatures.LogAll & ~options.WithheldFeatures;
@@ -92,6 +93,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         _device.ConfigChanged -= OnConfigChanged;
+        EndPostcopyOfNobody();
         await StopAllAsync().ConfigureAwait(false);
         if (_options.Workers is null)
         {
@@ -110,6 +112,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
 
         _inflight?.Dispose();
         DisposeLog();
+        EndPostcopy();
         await EndTransferAsync().ConfigureAwait(false);
         EndSharedObjects();
         await _backendChannel.DisposeAsync().ConfigureAwait(false);
@@ -130,8 +133,11 @@ internal sealed partial class BackendSession : IAsyncDisposable
         RequestRow? row = RequestTable.Frontend(message.Request);
         try
         {
+            RequireAcknowledgement(message);
             Check(message, row);
-            Reply reply = await DispatchAsync(message).ConfigureAwait(false);
+            Reply reply = _listensForPages
+                ? await DispatchInPostcopyAsync(message).ConfigureAwait(false)
+                : await DispatchAsync(message).ConfigureAwait(false);
             await AnswerAsync(message, reply, cancellation).ConfigureAwait(false);
         }
         catch (ProtocolException refusal)
@@ -216,6 +222,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.SetDeviceStateFd => await SetDeviceStateFdAsync(message).ConfigureAwait(false),
         FrontendRequest.CheckDeviceState => await CheckDeviceStateAsync().ConfigureAwait(false),
         FrontendRequest.SetVringEndian => SetVringEndian(message),
+        FrontendRequest.PostcopyAdvise => PostcopyAdvise(),
+        FrontendRequest.PostcopyListen => PostcopyListen(),
+        FrontendRequest.PostcopyEnd => PostcopyEnd(),
         FrontendRequest.GetConfig => GetConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
         FrontendRequest.CreateCryptoSession => CreateCryptoSession(message),

@@ -1,5 +1,6 @@
 // What comes with a message besides bytes. A session asks for what it needs: a shared memory object, a notifier, a
 // channel; only the channel that received it knows what it is made of (a descriptor, a window, a doorbell).
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Virtio;
 
@@ -18,6 +19,10 @@ public abstract class Attachment : IDisposable
 
     /// <summary>As a channel for messages in the other direction.</summary>
     public abstract VhostUserChannel ToChannel();
+
+    /// <summary>As faults of the peer's process, for this one to resolve.</summary>
+    /// <exception cref="IOException">This kind of attachment cannot be that.</exception>
+    public virtual UserFaults ToUserFaults() => throw new IOException("page faults cannot be passed on this channel");
 
     /// <summary>As one end of a stream of bytes.</summary>
     public abstract StateStream ToStateStream();

@@ -2,6 +2,7 @@
 using Outboard.Linux;
 using Outboard.Linux.Events;
 using Outboard.Linux.Files;
+using Outboard.Linux.Memory;
 using Outboard.Linux.Sockets;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -39,6 +40,9 @@ public sealed class DescriptorAttachment : Attachment
     /// <inheritdoc/>
     /// <exception cref="IOException">The descriptor is no UNIX stream socket.</exception>
     public override DisplayConnection ToDisplay() => new SocketDisplayConnection(TakeSocket());
+
+    /// <inheritdoc/>
+    public override UserFaults ToUserFaults() => new(Take());
 
     /// <inheritdoc/>
     /// <exception cref="IOException">The descriptor is no pipe, socket or file.</exception>

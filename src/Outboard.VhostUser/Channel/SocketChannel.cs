@@ -74,12 +74,22 @@ public sealed class SocketChannel : VhostUserChannel
         new DescriptorAttachment(((FileSharedMemory)memory).Descriptor.Duplicate());
 
     /// <inheritdoc/>
+    public override Attachment Attach(UserFaults faults)
+    {
+        ArgumentNullException.ThrowIfNull(faults);
+        return new DescriptorAttachment(faults.Descriptor.Duplicate());
+    }
+
+    /// <inheritdoc/>
     public override (StateStream Kept, Attachment Passed) CreateStateStream(bool peerWrites)
     {
         (FileDescriptor reading, FileDescriptor writing) = ByteStream.CreatePipe();
         (FileDescriptor kept, FileDescriptor passed) = peerWrites ? (reading, writing) : (writing, reading);
         return (new DescriptorStateStream(new ByteStream(kept)), new DescriptorAttachment(passed));
     }
+
+    /// <inheritdoc/>
+    public override bool HasEnded => _socket.HasEnded;
 
     /// <inheritdoc/>
     public override void Close() => _socket.Shutdown();

@@ -1,4 +1,5 @@
 // The seam between a session and what carries its messages: a UNIX socket, or a virtio device inside a guest.
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 
 namespace Outboard.VhostUser.Channel;
@@ -26,10 +27,20 @@ public abstract class VhostUserChannel : IAsyncDisposable
     /// </summary>
     public abstract Attachment Attach(SharedMemory memory);
 
+    /// <summary>
+    /// Makes an attachment by which the peer resolves faults of this process; they stay the caller's.
+    /// </summary>
+    /// <exception cref="IOException">This kind of channel cannot carry them.</exception>
+    public virtual Attachment Attach(UserFaults faults) =>
+        throw new IOException("page faults cannot be passed on this channel");
+
     /// <summary>Makes a stream of bytes to the peer, or from it.</summary>
     /// <param name="peerWrites">Whether the peer sends; otherwise it receives.</param>
     /// <returns>This side's end, and the other one as an attachment.</returns>
     public abstract (StateStream Kept, Attachment Passed) CreateStateStream(bool peerWrites);
+
+    /// <summary>Whether the peer has gone away: what it sent before may still be received.</summary>
+    public virtual bool HasEnded => false;
 
     /// <summary>Ends the channel, so that a pending receive returns null. May be called from any thread.</summary>
     public abstract void Close();

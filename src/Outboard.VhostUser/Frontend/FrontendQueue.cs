@@ -8,7 +8,8 @@ namespace Outboard.VhostUser.Frontend;
 /// <summary>A queue in use by a front-end.</summary>
 public sealed class FrontendQueue : DriverQueueLink, IDisposable
 {
-    internal FrontendQueue(DriverQueue ring, DriverMemory memory)
+    /// <summary>Makes a queue of a ring that exists, for <see cref="VhostUserFrontend.ResumeQueueAsync"/>.</summary>
+    public FrontendQueue(DriverQueue ring, DriverMemory memory)
     {
         Ring = ring;
         Memory = memory;

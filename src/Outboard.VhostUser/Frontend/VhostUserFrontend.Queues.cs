@@ -13,7 +13,8 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>Gives the back-end its memory: by slots when it has them, as a table otherwise.</summary>
     public Task ShareMemoryAsync(DriverMemory memory, CancellationToken cancellation = default) =>
-        Has(ProtocolFeatures.ConfigureMemSlots) ? AddMemRegAsync(memory, cancellation)
+        _inPostcopy ? ShareInPostcopyAsync(memory, cancellation)
+            : Has(ProtocolFeatures.ConfigureMemSlots) ? AddMemRegAsync(memory, cancellation)
             : SetMemTableAsync([memory], cancellation);
 
     /// <summary>Makes a queue in <paramref name="memory"/>, which was shared, and starts it.</summary>

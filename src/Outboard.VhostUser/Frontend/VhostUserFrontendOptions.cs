@@ -16,7 +16,7 @@ public sealed record VhostUserFrontendOptions
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
         | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.CryptoSession
-        | ProtocolFeatures.SharedObject;
+        | ProtocolFeatures.SharedObject | ProtocolFeatures.PageFault;
 
     /// <summary>
     /// Objects that the devices of a machine share: the same table for all of them. Null gives this one its own.

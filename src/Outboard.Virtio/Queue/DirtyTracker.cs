@@ -25,6 +25,8 @@ internal sealed class DirtyTracker(QueueLog log, GuestMemory memory)
 {
     private readonly DirtyLog _log = log.Log;
     private readonly HostAddressMap _map = new(memory);
+    private Place _usedArea;
+    private Place _descriptors;
     private int _hint;
     private bool _hasMarked;
 
@@ -60,23 +62,28 @@ internal sealed class DirtyTracker(QueueLog log, GuestMemory memory)
     /// </summary>
     internal void MarkUsedArea(in MemoryWindow window, uint offset, uint length)
     {
-        if (log.RingAddress is { } address)
+        if (log.RingAddress is not { } address)
         {
-            MarkWindow(in window, offset, length);
-            if (offset <= ulong.MaxValue - address)
-            {
-                _log.Mark(address + offset, length);
-                _hasMarked = true;
-            }
+            return;
         }
+
+        ulong here = _usedArea.GuestAddress(in window, _map, address);
+        _log.Mark(here + offset, length);
+        if (here != address && offset <= ulong.MaxValue - address)
+        {
+            _log.Mark(address + offset, length);
+        }
+
+        _hasMarked = true;
     }
 
     /// <summary>Marks a part of the ring where it lies in guest memory. A fence stands before.</summary>
     internal void MarkWindow(in MemoryWindow window, uint offset, uint length)
     {
-        if (log.RingAddress.HasValue)
+        if (log.RingAddress is { } address)
         {
-            MarkSegment(window.Slice(offset, length).Segment, length);
+            _log.Mark(_descriptors.GuestAddress(in window, _map, address) + offset, length);
+            _hasMarked = true;
         }
     }
 
@@ -87,6 +94,26 @@ internal sealed class DirtyTracker(QueueLog log, GuestMemory memory)
         {
             _hasMarked = false;
             _log.Tell();
+        }
+    }
+
+    /// <summary>Where a part of the ring lies, looked up once.</summary>
+    private struct Place
+    {
+        private nuint _address;
+        private ulong _guestAddress;
+
+        internal ulong GuestAddress(in MemoryWindow window, HostAddressMap map, ulong otherwise)
+        {
+            IoSegment segment = window.Segment;
+            if (segment.Address != _address)
+            {
+                int hint = 0;
+                _address = segment.Address;
+                _guestAddress = map.TryFind(in segment, ref hint, out ulong found) ? found : otherwise;
+            }
+
+            return _guestAddress;
         }
     }
 }

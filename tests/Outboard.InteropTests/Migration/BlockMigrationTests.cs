@@ -63,6 +63,33 @@ public sealed partial class BlockMigrationTests
         }
     }
 
+    /// <summary>Needs userfaultfd for faults of the kernel: run as root, or permit it.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_guest_under_load_runs_before_its_memory_has_come(bool isPacked)
+    {
+        using TempFolder folder = new();
+        Side[] sides = await Side.StartBothAsync(folder);
+        GuestOptions options = OptionsFor(blocks: 500, isPacked);
+        GuestVm guest = await GuestVm.StartAsync(options with { DeviceArguments = sides[0].Arguments(isPacked) });
+        try
+        {
+            await guest.WaitForAsync(Progress);
+            GuestOptions there = options with { DeviceArguments = sides[1].Arguments(isPacked) };
+            GuestVm next = await MigratingGuest.MoveByPostcopyAsync(guest, there, folder.Combine("migration.sock"));
+            await guest.DisposeAsync();
+            guest = next;
+            await guest.WaitForAsync(Progress);
+            await FinishAsync(guest, folder, blocks: 500);
+        }
+        finally
+        {
+            await guest.DisposeAsync();
+            await Side.EndAsync(sides);
+        }
+    }
+
     [Fact]
     public async Task A_cancelled_migration_costs_nothing_and_the_next_one_succeeds()
     {

@@ -9,6 +9,8 @@ namespace Outboard.InteropTests.Migration;
 internal static class MigratingGuest
 {
     private static readonly TimeSpan s_migrationLimit = TimeSpan.FromMinutes(3);
+    private const long PostcopyBytesPerSecond = 30 << 20;
+
     private static readonly TimeSpan s_pollInterval = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan s_socketLimit = TimeSpan.FromSeconds(60);
 
@@ -24,6 +26,37 @@ internal static class MigratingGuest
         catch
         {
             await guest.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Moves a guest that runs in its new place before its memory has come.</summary>
+    /// <param name="guest">The guest that leaves.</param>
+    /// <param name="options">The machine that will take it over.</param>
+    /// <param name="socket">Where it is expected.</param>
+    /// <returns>The machine that took it over.</returns>
+    public static async Task<GuestVm> MoveByPostcopyAsync(GuestVm guest, GuestOptions options, string socket)
+    {
+        GuestVm next = await GuestVm.StartAsync(options with { IncomingAddress = "defer", OffersQmp = true });
+        try
+        {
+            await EnableAsync(next, "postcopy-ram");
+            await EnableAsync(guest, "postcopy-ram");
+            await next.QmpAsync("migrate-incoming", new JsonObject { ["uri"] = $"unix:{socket}" });
+            await next.Process.WaitForSocketAsync(socket, s_socketLimit);
+
+            // Slow, so that most of the memory has not come when the guest begins to run there.
+            await BeginAsync(guest, socket, PostcopyBytesPerSecond);
+            await WaitForStatusAsync(guest, "active");
+            await guest.QmpAsync("migrate-start-postcopy");
+            JsonNode state = await WaitForStatusAsync(guest, "completed");
+            return (long?)state["ram"]?["postcopy-requests"] > 0
+                ? next
+                : throw new LabException($"no page was asked for after the guest had moved: {state.ToJsonString()}");
+        }
+        catch
+        {
+            await next.DisposeAsync();
             throw;
         }
     }

@@ -35,6 +35,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.ResetDevice, FrontendRequest.GetMaxMemSlots, FrontendRequest.AddMemReg,
         FrontendRequest.SetStatus, FrontendRequest.GetStatus, FrontendRequest.GetInflightFd,
         FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
+        FrontendRequest.PostcopyAdvise, FrontendRequest.PostcopyListen, FrontendRequest.PostcopyEnd,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -60,7 +61,7 @@ internal sealed partial class SpecCoverage(string root)
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
-        | ProtocolFeatures.Rarp;
+        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config

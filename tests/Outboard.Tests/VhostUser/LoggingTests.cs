@@ -67,6 +67,7 @@ public sealed class LoggingTests : BackendTest
         Assert.Contains(page, log.Harvest());
 
         await ring.AddrAsync(peer);
+        log.Harvest();
         await ring.RoundTripAsync();
         Assert.DoesNotContain(page, log.Harvest());
     }

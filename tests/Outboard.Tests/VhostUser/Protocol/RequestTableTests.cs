@@ -58,7 +58,7 @@ public sealed class RequestTableTests : BackendTest
 
     [Theory]
     [InlineData(7, false)]
-    [InlineData(8, false)]
+    [InlineData(8, true)]
     [InlineData(39, false)]
     [InlineData(40, true)]
     [InlineData(41, false)]

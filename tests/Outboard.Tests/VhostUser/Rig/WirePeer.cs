@@ -28,7 +28,7 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault;
 
     public static byte[] Bytes<T>(T value)
         where T : unmanaged => MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)).ToArray();
