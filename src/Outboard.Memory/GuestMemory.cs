@@ -5,7 +5,7 @@
 //
 // Lookup: regions are sorted by guest address and do not overlap. The caller keeps a hint, the index of the region of
 // its last hit; nearly every lookup ends there. The rest is a binary search over at most MaxRegions entries.
-// Not here: IOMMU translation, dirty logging.
+// Not here: dirty logging. IOMMU translation: see IommuView.
 using System.Collections.Immutable;
 using System.Runtime.CompilerServices;
 using Outboard.Linux;
@@ -24,10 +24,12 @@ public sealed class GuestMemory
     private const uint MaxSegmentBytes = 1 << 30;
 
     private readonly Entry[] _entries;
+    private readonly MemoryRegion[] _byUserAddress;
 
-    private GuestMemory(ImmutableArray<MemoryRegion> regions)
+    private GuestMemory(ImmutableArray<MemoryRegion> regions, MemoryRegion[] byUserAddress)
     {
         Regions = regions;
+        _byUserAddress = byUserAddress;
         _entries = new Entry[Math.Max(regions.Length, 1)];
         for (int i = 0; i < regions.Length; i++)
         {
@@ -36,7 +38,7 @@ public sealed class GuestMemory
     }
 
     /// <summary>Memory without any region.</summary>
-    public static GuestMemory Empty { get; } = new([]);
+    public static GuestMemory Empty { get; } = new([], []);
 
     /// <summary>The regions, sorted by guest address.</summary>
     public ImmutableArray<MemoryRegion> Regions { get; }
@@ -63,7 +65,23 @@ public sealed class GuestMemory
             }
         }
 
-        return new GuestMemory(sorted);
+        return new GuestMemory(sorted, [.. sorted.OrderBy(region => region.UserAddress)]);
+    }
+
+    /// <summary>Checks what a front-end's table must keep to: no user address stands for two places.</summary>
+    /// <exception cref="GuestMemoryException">Regions overlap in user addresses.</exception>
+    public void RequireDistinctUserAddresses()
+    {
+        for (int i = 1; i < _byUserAddress.Length; i++)
+        {
+            MemoryRegion before = _byUserAddress[i - 1];
+            if (_byUserAddress[i].UserAddress - before.UserAddress < before.SizeBytes)
+            {
+                throw new GuestMemoryException(
+                    $"memory regions at user addresses 0x{before.UserAddress:x} and " +
+                    $"0x{_byUserAddress[i].UserAddress:x} overlap");
+            }
+        }
     }
 
     /// <summary>A snapshot with one region more.</summary>
@@ -71,7 +89,8 @@ public sealed class GuestMemory
     public GuestMemory Add(MemoryRegion region) => Create(Regions.Add(region));
 
     /// <summary>A snapshot without <paramref name="region"/>.</summary>
-    public GuestMemory Remove(MemoryRegion region) => new(Regions.Remove(region));
+    public GuestMemory Remove(MemoryRegion region) =>
+        new(Regions.Remove(region), [.. _byUserAddress.Where(known => known != region)]);
 
     /// <summary>Translates a guest range into host segments and appends them to a chain's slot.</summary>
     /// <param name="guestAddress">Guest physical address.</param>
@@ -122,21 +141,103 @@ public sealed class GuestMemory
         return true;
     }
 
+    /// <summary>Finds where a guest range lies that may cross regions: appends its pieces.</summary>
+    /// <returns>False when a byte of the range is not guest memory.</returns>
+    public bool TryGather(ulong guestAddress, ulong length, List<IoSegment> pieces)
+    {
+        while (length > 0)
+        {
+            int index = Find(guestAddress);
+            if (index < 0)
+            {
+                return false;
+            }
+
+            ref readonly Entry entry = ref _entries[index];
+            ulong offset = guestAddress - entry.Start;
+            ulong part = Math.Min(length, entry.SizeBytes - offset);
+            IommuView.Append(pieces, new IoSegment(entry.Host + (nuint)offset, (nuint)part));
+            length -= part;
+            guestAddress += part;
+            if (guestAddress == 0 && length > 0)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
     /// <summary>Translates an address of the front-end's process into a guest physical address.</summary>
     /// <returns>False when no region holds it.</returns>
     public bool TryTranslateUserAddress(ulong userAddress, out ulong guestAddress)
     {
-        foreach (MemoryRegion region in Regions)
+        MemoryRegion? region = FindUser(userAddress);
+        guestAddress = region is null ? 0 : region.GuestAddress + (userAddress - region.UserAddress);
+        return region is not null;
+    }
+
+    /// <summary>Whether every byte of a range of the front-end's addresses is guest memory.</summary>
+    public bool HoldsUserRange(ulong userAddress, ulong length)
+    {
+        while (length > 0)
         {
-            if (userAddress - region.UserAddress < region.SizeBytes)
+            if (FindUser(userAddress) is not { } region)
             {
-                guestAddress = region.GuestAddress + (userAddress - region.UserAddress);
-                return true;
+                return false;
+            }
+
+            ulong part = Math.Min(length, region.SizeBytes - (userAddress - region.UserAddress));
+            length -= part;
+            userAddress += part;
+            if (userAddress == 0 && length > 0)
+            {
+                return false;
             }
         }
 
-        guestAddress = 0;
-        return false;
+        return true;
+    }
+
+    /// <summary>Finds where a user address lies here, and how many bytes of its region follow.</summary>
+    internal bool TryLocateUser(ulong userAddress, out nuint host, out ulong available)
+    {
+        host = 0;
+        available = 0;
+        if (FindUser(userAddress) is not { } region)
+        {
+            return false;
+        }
+
+        ulong offset = userAddress - region.UserAddress;
+        host = region.Segment.Address + (nuint)offset;
+        available = region.SizeBytes - offset;
+        return true;
+    }
+
+    private MemoryRegion? FindUser(ulong userAddress)
+    {
+        int low = 0;
+        int high = _byUserAddress.Length - 1;
+        while (low <= high)
+        {
+            int middle = (low + high) >>> 1;
+            MemoryRegion region = _byUserAddress[middle];
+            if (userAddress < region.UserAddress)
+            {
+                high = middle - 1;
+            }
+            else if (userAddress - region.UserAddress >= region.SizeBytes)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                return region;
+            }
+        }
+
+        return null;
     }
 
     private bool TryAppendSlow(

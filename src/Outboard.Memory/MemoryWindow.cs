@@ -34,6 +34,9 @@ public readonly struct MemoryWindow
         return new MemoryWindow(mapping.Segment.Address, checked((uint)mapping.Length));
     }
 
+    /// <summary>A window onto a piece of a mapping, which its maker keeps alive.</summary>
+    public static MemoryWindow Of(IoSegment segment) => new(segment.Address, checked((uint)segment.Length));
+
     /// <summary>A part of this window.</summary>
     public MemoryWindow Slice(uint offset, uint length) =>
         (ulong)offset + length <= _length

@@ -1,4 +1,5 @@
 // How a running queue is connected to the outside: kicks in, calls and faults out.
+using Outboard.Memory;
 using Outboard.Virtio.Queue;
 
 namespace Outboard.Virtio;
@@ -30,6 +31,15 @@ public sealed class QueueLinks
 
     /// <summary>Called on the queue's thread when the driver broke the ring; it is parked then.</summary>
     public Action<int, VirtqueueFault>? Faulted { get; init; }
+
+    /// <summary>
+    /// Called on the queue's thread when it needs translations: whoever set the queue up gets them, and hands them to
+    /// <see cref="RunningQueue.Translate(IommuEntry)"/> or tells <see cref="RunningQueue.RefuseTranslation"/>.
+    /// </summary>
+    public Action<RunningQueue, IReadOnlyList<IovaMiss>>? Untranslated { get; init; }
+
+    /// <summary>Called on the queue's thread when the IOMMU does not allow an access; the ring is parked.</summary>
+    public Action<int, IovaMiss>? AccessFailed { get; init; }
 
     /// <summary>Called on the queue's thread when this program broke; the queue is parked then.</summary>
     public Action<int, Exception>? Failed { get; init; }

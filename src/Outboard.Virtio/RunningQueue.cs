@@ -7,7 +7,7 @@ using Outboard.Virtio.Queue;
 namespace Outboard.Virtio;
 
 /// <summary>A ring that is being served.</summary>
-public sealed class RunningQueue
+public sealed partial class RunningQueue
 {
     /// <summary>Chains taken before other queues of the same thread get their turn.</summary>
     private const int DrainLimit = 256;
@@ -28,7 +28,7 @@ public sealed class RunningQueue
     private bool _parked;
     private bool _isStopped;
     private TaskCompletionSource<uint>? _stopping;
-    private (GuestMemory Memory, TaskCompletionSource<bool> Done)? _adopting;
+    private (GuestMemory Memory, VringAddresses? Moved, TaskCompletionSource<bool> Done)? _adopting;
 
     internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
     {
@@ -42,6 +42,8 @@ public sealed class RunningQueue
         queue.RemoteCompletion = CompleteFromAfar;
         queue.IsAsleep = true;
         queue.Awaken = () => _worker.Activate(this);
+        queue.Untranslated = misses => _links.Untranslated?.Invoke(this, misses);
+        queue.AccessFailed = miss => _links.AccessFailed?.Invoke(Index, miss);
         _context = new QueueContext(queue, worker, this, Post);
         try
         {
@@ -54,6 +56,7 @@ public sealed class RunningQueue
         }
 
         TellEnabled();
+        queue.AskForTranslations();
     }
 
     /// <summary>The queue's index in its device.</summary>
@@ -88,7 +91,8 @@ public sealed class RunningQueue
 
     private bool IsPolled => _links.Kick?.Waitable is null && !_links.IsKickedByMessage;
 
-    private bool CanServe => _started && _enabled && !_parked && _stopping is null && _adopting is null;
+    private bool CanServe =>
+        _started && _enabled && !_parked && _stopping is null && _adopting is null && _withdrawing is null;
 
     /// <summary>Enables or disables the ring. A disabled ring keeps its requests.</summary>
     public Task EnableAsync(bool enabled) => _worker.InvokeAsync(() =>
@@ -127,8 +131,9 @@ public sealed class RunningQueue
     /// <summary>Adopts another memory snapshot, once nothing of the old one is in use.</summary>
     /// <param name="memory">The new snapshot.</param>
     /// <param name="keepsOldRegions">The new one has every region of the old one: nothing need wait.</param>
+    /// <param name="moved">Where the ring lies in the new one, when that has changed.</param>
     /// <returns>False when the ring is not in the new memory; it is parked then.</returns>
-    public async Task<bool> AdoptAsync(GuestMemory memory, bool keepsOldRegions)
+    public async Task<bool> AdoptAsync(GuestMemory memory, bool keepsOldRegions, VringAddresses? moved = null)
     {
         TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
@@ -140,12 +145,12 @@ public sealed class RunningQueue
 
             if (keepsOldRegions)
             {
-                done.SetResult(_queue.TryAdopt(memory));
+                done.SetResult(_queue.TryAdopt(memory, moved));
                 ReportFault();
                 return;
             }
 
-            _adopting = (memory, done);
+            _adopting = (memory, moved, done);
             Quiesce();
         }).ConfigureAwait(false);
         return await _worker.WhileAlive(done.Task).ConfigureAwait(false);
@@ -207,6 +212,11 @@ public sealed class RunningQueue
         if (_handler.HasBacklog)
         {
             _handler.Retry();
+        }
+
+        if (_queue.IsClosed || _withdrawing is not null)
+        {
+            TendTranslations();
         }
 
         if (CanServe)
@@ -351,7 +361,7 @@ public sealed class RunningQueue
         {
             Flush();
             _adopting = null;
-            adopting.Done.SetResult(_queue.TryAdopt(adopting.Memory));
+            adopting.Done.SetResult(_queue.TryAdopt(adopting.Memory, adopting.Moved));
             ReportFault();
         }
 
@@ -365,6 +375,7 @@ public sealed class RunningQueue
             }
 
             _isStopped = true;
+            EndWithdrawals();
             _worker.Detach(this);
             _context.EndWatches();
             _handler.Dispose();

@@ -18,7 +18,7 @@ namespace Outboard.Virtio;
 /// A device serves one transport at a time. <see cref="HandleRequest"/> runs on the queue's thread, everything else on
 /// the transport's control loop, unless it says otherwise.
 /// </remarks>
-public abstract class VirtioDevice
+public abstract partial class VirtioDevice
 {
     private const string FeaturesRecord = "feat";
 

@@ -29,6 +29,9 @@ public sealed class MemoryMapping : IDisposable
     /// <summary>Bytes that were asked for.</summary>
     public ulong Length { get; }
 
+    /// <summary>Whether the mapping may be written.</summary>
+    public bool IsWritable { get; private init; }
+
     /// <summary>The whole mapping as one segment.</summary>
     public IoSegment Segment => new(Address, (nuint)Length);
 
@@ -57,7 +60,10 @@ public sealed class MemoryMapping : IDisposable
         ulong mapped = checked((length + slack + page - 1) / page * page);
         bool huge = page != (ulong)Environment.SystemPageSize;
         nuint address = MapPages(descriptor, offset - slack, (nuint)mapped, writable, huge);
-        MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length);
+        MemoryMapping mapping = new(address, (nuint)mapped, address + (nuint)slack, length)
+        {
+            IsWritable = writable,
+        };
         if (!MemFd.IsSealedAgainstShrinking(descriptor))
         {
             mapping._guard = BusErrorGuard.TryProtect(mapping._mappedAddress, mapping._mappedLength, (nuint)page);

@@ -14,6 +14,8 @@ internal static partial class Libc
     internal const int MAP_POPULATE = 0x8000;
     internal const int MAP_NORESERVE = 0x4000;
     internal const int MADV_DONTDUMP = 16;
+    internal const int MREMAP_MAYMOVE = 1;
+    internal const int MREMAP_FIXED = 2;
     internal const uint MFD_CLOEXEC = 1;
     internal const uint MFD_ALLOW_SEALING = 2;
     internal const uint MFD_HUGETLB = 4;
@@ -28,6 +30,10 @@ internal static partial class Libc
 
     [LibraryImport("libc", SetLastError = true)]
     internal static unsafe partial int munmap(void* address, nuint length);
+
+    [LibraryImport("libc", SetLastError = true)]
+    internal static unsafe partial void* mremap(
+        void* oldAddress, nuint oldLength, nuint newLength, int flags, void* newAddress);
 
     [LibraryImport("libc", SetLastError = true)]
     internal static unsafe partial int madvise(void* address, nuint length, int advice);

@@ -69,6 +69,27 @@ internal sealed partial class BackendSession
         }
     }
 
+    /// <summary>
+    /// Asks the front-end for something. From any thread, but never awaited by the control loop: the front-end may
+    /// answer only after the request that this loop is carrying out.
+    /// </summary>
+    /// <returns>The reply's attachments with its status; disposed by the caller. Null when no reply is due, since
+    /// acknowledgements were not negotiated and the request has no reply of its own.</returns>
+    /// <exception cref="IOException">Nobody will answer.</exception>
+    private async Task<VhostUserMessage?> AskFrontendAsync(
+        BackendRequest request, byte[] payload, params Attachment[] attachments)
+    {
+        bool isAnswered = RequestTable.Backend((uint)request) is { HasOwnReply: true }
+            || (_protocolFeatures & ProtocolFeatures.ReplyAck) != 0;
+        if (isAnswered)
+        {
+            return await _backendChannel.AskAsync(request, payload, attachments).ConfigureAwait(false);
+        }
+
+        _backendChannel.Post(request, payload, attachments);
+        return null;
+    }
+
     /// <summary>May be called on any thread, and waits for nobody.</summary>
     private void OnConfigChanged()
     {

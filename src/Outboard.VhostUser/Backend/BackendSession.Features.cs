@@ -45,6 +45,7 @@ internal sealed partial class BackendSession
         }
 
         _features = features;
+        ResetIommu();
         if (changed != VirtioFeatures.LogAll)
         {
             _device.AcceptFeatures(_features & ~(VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll));
@@ -131,6 +132,7 @@ internal sealed partial class BackendSession
         _inflight?.Dispose();
         _inflight = null;
         _device.Reset();
+        _device.ForgetSharedMappings();
         _status = VirtioStatus.None;
         _featuresRefused = false;
         _needsReset = false;

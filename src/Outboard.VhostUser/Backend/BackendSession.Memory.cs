@@ -6,6 +6,7 @@
 using System.Runtime.InteropServices;
 using Outboard.Linux.Memory;
 using Outboard.Memory;
+using Outboard.Virtio.Queue;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
 
@@ -13,6 +14,9 @@ namespace Outboard.VhostUser.Backend;
 
 internal sealed partial class BackendSession
 {
+    /// <summary>No region ends there, so no ring is found there.</summary>
+    private static readonly VringAddresses s_nowhere = new(ulong.MaxValue, ulong.MaxValue, ulong.MaxValue);
+
     private GuestMemory _memory = GuestMemory.Empty;
 
     private static Reply GetMaxMemSlots() => Reply.Value(GuestMemory.MaxRegions);
@@ -48,6 +52,7 @@ internal sealed partial class BackendSession
             }
 
             GuestMemory memory = GuestMemory.Create(regions);
+            memory.RequireDistinctUserAddresses();
             if (_listensForPages)
             {
                 return HoldMemory(message, memory, regions, keepsOldRegions: false);
@@ -92,12 +97,14 @@ internal sealed partial class BackendSession
             Map("ADD_MEM_REG", message.Read<SingleMemoryRegionPayload>().Region, message.Attachments[0]);
         try
         {
+            GuestMemory memory = _memory.Add(region);
+            memory.RequireDistinctUserAddresses();
             if (_listensForPages)
             {
-                return HoldMemory(message, _memory.Add(region), [region], keepsOldRegions: true);
+                return HoldMemory(message, memory, [region], keepsOldRegions: true);
             }
 
-            await ReplaceAsync(_memory.Add(region), keepsOldRegions: true).ConfigureAwait(false);
+            await ReplaceAsync(memory, keepsOldRegions: true).ConfigureAwait(false);
             return Reply.Done;
         }
         catch (GuestMemoryException error)
@@ -131,18 +138,43 @@ internal sealed partial class BackendSession
         {
             if (vring.Running is { } running)
             {
-                await running.AdoptAsync(memory, keepsOldRegions).ConfigureAwait(false);
+                await running.AdoptAsync(memory, keepsOldRegions, MovedRing(vring)).ConfigureAwait(false);
             }
         }
 
         Unmap(old.Regions.Where(region => !memory.Regions.Contains(region)));
     }
 
-    private static MemoryRegion Map(string request, MemoryRegionPayload entry, Attachment attachment)
+    /// <summary>
+    /// Where a running ring lies now: it was given in the front-end's addresses, which a new table may move. Null
+    /// behind an IOMMU, which has addresses of its own.
+    /// </summary>
+    private VringAddresses? MovedRing(Vring vring)
+    {
+        if (_iommu is not null || vring.Addresses is not { } addresses)
+        {
+            return null;
+        }
+
+        bool isFound = _memory.TryTranslateUserAddress(addresses.Descriptors, out ulong descriptors)
+            & _memory.TryTranslateUserAddress(addresses.Available, out ulong available)
+            & _memory.TryTranslateUserAddress(addresses.Used, out ulong used);
+        return isFound ? new VringAddresses(descriptors, available, used) : s_nowhere;
+    }
+
+    private MemoryRegion Map(string request, MemoryRegionPayload entry, Attachment attachment)
     {
         if (entry.SizeBytes == 0)
         {
             throw new ProtocolException(request, "size", "0");
+        }
+
+        if (_protocolFeatures.HasFlag(ProtocolFeatures.GpaAddresses) && entry.UserAddress != entry.GuestAddress)
+        {
+            throw new ProtocolException(
+                request,
+                "user address",
+                $"0x{entry.UserAddress:x} is not the guest address 0x{entry.GuestAddress:x}, as GPA_ADDRESSES has it");
         }
 
         try

@@ -189,6 +189,7 @@ internal sealed partial class BackendSession
             Base = BaseOf(vring),
             Features = _features,
             Memory = _memory,
+            Iommu = _iommu,
             Inflight = InflightOf(vring.Index),
             Log = LogOf(vring),
         };
@@ -200,6 +201,8 @@ internal sealed partial class BackendSession
             IsStarted = vring.StartsEnabled || wasStarted,
             IsEnabled = vring.IsEnabled,
             Faulted = OnFaulted,
+            Untranslated = OnUntranslated,
+            AccessFailed = OnAccessFailed,
             Failed = OnFailed,
         };
         try
@@ -288,10 +291,13 @@ internal sealed partial class BackendSession
         }
     }
 
-    private VringAddresses Translate(VringUserAddresses addresses) => new(
-        TranslateUserAddress(addresses.Descriptors, "descriptor"),
-        TranslateUserAddress(addresses.Available, "available"),
-        TranslateUserAddress(addresses.Used, "used"));
+    /// <summary>The ring's addresses as its queue takes them: guest physical, or I/O virtual behind an IOMMU.</summary>
+    private VringAddresses Translate(VringUserAddresses addresses) => _iommu is not null
+        ? new(addresses.Descriptors, addresses.Available, addresses.Used)
+        : new(
+            TranslateUserAddress(addresses.Descriptors, "descriptor"),
+            TranslateUserAddress(addresses.Available, "available"),
+            TranslateUserAddress(addresses.Used, "used"));
 
     private ulong TranslateUserAddress(ulong address, string field) =>
         _memory.TryTranslateUserAddress(address, out ulong guestAddress)

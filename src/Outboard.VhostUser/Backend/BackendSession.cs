@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: IOMMU (rows marked NotBuilt).
+// Not here: rows marked NotBuilt.
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -27,7 +27,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault
+        | ProtocolFeatures.GpaAddresses | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier
+        | ProtocolFeatures.Shmem;
 
     private readonly VirtioDevice _device;
     private readonly VhostUserChannel _channel;
@@ -55,18 +57,19 @@ internal sealed partial class BackendSession : IAsyncDisposable
         _vrings = [.. Enumerable.Range(0, device.QueueCount).Select(index => new Vring(index))];
         _workers = options.Workers ?? OwnWorkers(device, options);
         _firstWorker = _workers.Share(device.QueueCount);
-        _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures)
-            & ~options.WithheldFeatures;
         _offeredProtocolFeatures = (BuiltProtocolFeatures | OptionalFeatures(device, options))
-            & ~options.WithheldProtocolFeatures
+            & ~options.WithheldProtocolFeatures & ~WithoutRegions(device)
             & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures)
             & ~(options.Workers is null ? ProtocolFeatures.None : WaitingFeatures);
+        _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures
+            | IommuFeature(_offeredProtocolFeatures)) & ~options.WithheldFeatures;
         if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
         {
             _offeredFeatures |= VirtioFeatures.LogAll & ~options.WithheldFeatures;
         }
 
         device.ConfigChanged += OnConfigChanged;
+        AttachSharedRegions();
     }
 
     /// <summary>Serves until the front-end goes away.</summary>
@@ -94,7 +97,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
     {
         _device.ConfigChanged -= OnConfigChanged;
         EndPostcopyOfNobody();
+        DetachSharedRegions();
         await StopAllAsync().ConfigureAwait(false);
+        await EndAnswersAsync().ConfigureAwait(false);
         if (_options.Workers is null)
         {
             await _workers.DisposeAsync().ConfigureAwait(false);
@@ -134,6 +139,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         try
         {
             RequireAcknowledgement(message);
+            await AnswerEarlierAsync(message).ConfigureAwait(false);
             Check(message, row);
             Reply reply = _listensForPages
                 ? await DispatchInPostcopyAsync(message).ConfigureAwait(false)
@@ -217,6 +223,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.GetQueueNum => GetQueueNum(),
         FrontendRequest.SetVringEnable => await SetVringEnableAsync(message).ConfigureAwait(false),
         FrontendRequest.SetBackendReqFd => await SetBackendReqFdAsync(message).ConfigureAwait(false),
+        FrontendRequest.IotlbMsg => IotlbMsg(message),
         FrontendRequest.SendRarp => SendRarp(message),
         FrontendRequest.NetSetMtu => NetSetMtu(message),
         FrontendRequest.SetDeviceStateFd => await SetDeviceStateFdAsync(message).ConfigureAwait(false),
@@ -237,6 +244,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.GetMaxMemSlots => GetMaxMemSlots(),
         FrontendRequest.AddMemReg => await AddMemRegAsync(message).ConfigureAwait(false),
         FrontendRequest.RemMemReg => await RemMemRegAsync(message).ConfigureAwait(false),
+        FrontendRequest.GetShmemConfig => GetShmemConfig(),
         FrontendRequest.SetStatus => SetStatus(message),
         FrontendRequest.GetStatus => GetStatus(),
         FrontendRequest.GetSharedObject => GetSharedObject(message),
@@ -245,7 +253,11 @@ internal sealed partial class BackendSession : IAsyncDisposable
 
     private async Task AnswerAsync(VhostUserMessage message, Reply reply, CancellationToken cancellation)
     {
-        if (reply.OwnPayload is { } payload)
+        if (reply.Later is { } later)
+        {
+            AnswerLater(message, later, cancellation);
+        }
+        else if (reply.OwnPayload is { } payload)
         {
             await SendReplyAsync(message, payload, cancellation, reply.Attachments).ConfigureAwait(false);
         }

@@ -22,11 +22,19 @@ internal readonly struct Reply
     /// <summary>The request's own reply; null when it has none.</summary>
     internal byte[]? OwnPayload => _payload;
 
+    /// <summary>
+    /// The reply when it comes later. The requests that may be carried out before it is sent are those of its kind.
+    /// </summary>
+    internal Task<byte[]>? Later { get; private init; }
+
     /// <summary>What goes with it.</summary>
     internal Attachment[] Attachments => _attachment is null ? [] : [_attachment];
 
     /// <summary>A u64.</summary>
     internal static Reply Value(ulong value) => new(VhostUserMessage.PayloadOf(value));
+
+    /// <summary>A u64 that is known later.</summary>
+    internal static Reply LaterValue(Task<ulong> value) => new() { Later = PayloadOfAsync(value) };
 
     /// <summary>A vring state.</summary>
     internal static Reply VringState(uint index, uint num) =>
@@ -34,4 +42,7 @@ internal readonly struct Reply
 
     /// <summary>These bytes.</summary>
     internal static Reply Payload(byte[] payload, Attachment? attachment = null) => new(payload, attachment);
+
+    private static async Task<byte[]> PayloadOfAsync(Task<ulong> value) =>
+        VhostUserMessage.PayloadOf(await value.ConfigureAwait(false));
 }

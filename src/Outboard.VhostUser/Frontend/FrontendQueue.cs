@@ -24,6 +24,9 @@ public sealed class FrontendQueue : DriverQueueLink, IDisposable
     /// <summary>Driver to device.</summary>
     public EventFd Kick { get; } = new();
 
+    /// <summary>The page that the device wants to be told by, when it has offered one.</summary>
+    internal DoorbellPages Doorbell { get; init; } = new();
+
     /// <summary>Device to driver.</summary>
     public EventFd Call { get; } = new();
 
@@ -31,7 +34,7 @@ public sealed class FrontendQueue : DriverQueueLink, IDisposable
     public override void Submit()
     {
         Ring.Publish();
-        if (Ring.ShouldKick())
+        if (Ring.ShouldKick() && !Doorbell.TryRing(Ring.Index))
         {
             SignalKick();
         }

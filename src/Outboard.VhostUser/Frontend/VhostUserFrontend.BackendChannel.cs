@@ -68,6 +68,10 @@ public sealed partial class VhostUserFrontend
         {
             channel.Close();
         }
+        catch (ObjectDisposedException)
+        {
+            // This side is going away while a request is being carried out.
+        }
     }
 
     /// <summary>Carries out one request of the back-end and answers it, when it wants an answer.</summary>
@@ -99,6 +103,11 @@ public sealed partial class VhostUserFrontend
             return (found is not null, found);
         }
 
+        if ((BackendRequest)message.Request == BackendRequest.IotlbMsg)
+        {
+            return (await IotlbMsgAsync(message).ConfigureAwait(false), null);
+        }
+
         return (Serve(message), null);
     }
 
@@ -109,6 +118,9 @@ public sealed partial class VhostUserFrontend
         BackendRequest.VringErr => VringErr(message),
         BackendRequest.SharedObjectAdd => SharedObjectAdd(message),
         BackendRequest.SharedObjectRemove => SharedObjectRemove(message),
+        BackendRequest.VringHostNotifierMsg => VringHostNotifierMsg(message),
+        BackendRequest.ShmemMap => ShmemMap(message),
+        BackendRequest.ShmemUnmap => ShmemUnmap(message),
         _ => false,
     };
 

@@ -27,7 +27,7 @@ public sealed partial class VhostUserFrontend
     {
         bool indirect = _options.UseIndirect && (Features & VirtioFeatures.IndirectDescriptors) != 0;
         DriverQueue ring = DriverQueue.Create(index, size, memory, Features, indirect ? IndirectEntries : 0);
-        FrontendQueue queue = new(ring, memory);
+        FrontendQueue queue = new(ring, memory) { Doorbell = _doorbells };
         await ResumeQueueAsync(queue, ring.InitialBase, cancellation).ConfigureAwait(false);
         return queue;
     }
@@ -44,6 +44,7 @@ public sealed partial class VhostUserFrontend
         await SetVringBaseAsync(index, ringBase, cancellation).ConfigureAwait(false);
         await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, IsLogging, cancellation)
             .ConfigureAwait(false);
+        await TranslateUsedRingAsync(queue, cancellation).ConfigureAwait(false);
         await ConnectNotifiersAsync(queue, cancellation).ConfigureAwait(false);
         if ((Features & VirtioFeatures.ProtocolFeatures) != 0)
         {

@@ -46,7 +46,10 @@ public sealed partial class VhostUserFrontend
     public Task SetVringNumAsync(int index, int size, CancellationToken cancellation = default) =>
         RequestVringAsync(FrontendRequest.SetVringNum, index, (uint)size, cancellation);
 
-    /// <summary>SET_VRING_ADDR, with addresses of this process.</summary>
+    /// <summary>
+    /// SET_VRING_ADDR, with addresses of this process; guest physical ones with GPA_ADDRESSES, and those of the bus
+    /// behind an IOMMU.
+    /// </summary>
     public Task SetVringAddrAsync(
         int index, VringAddresses addresses, DriverMemory memory, CancellationToken cancellation = default) =>
         SetVringAddrAsync(index, addresses, memory, isLogged: false, cancellation);
@@ -62,7 +65,7 @@ public sealed partial class VhostUserFrontend
         CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(memory);
-        ulong shift = memory.UserAddress - memory.GuestAddress;
+        ulong shift = HasIommu ? 0 : ToldAddress(memory) - memory.BusAddress;
         VringAddressPayload payload = new(
             (uint)index,
             isLogged ? VringAddressPayload.LogFlag : 0,
@@ -184,8 +187,11 @@ public sealed partial class VhostUserFrontend
     }
 
     /// <summary>RESET_DEVICE: stops all rings, initial device state.</summary>
-    public Task ResetDeviceAsync(CancellationToken cancellation = default) =>
-        RequestAsync(FrontendRequest.ResetDevice, [], cancellation);
+    public async Task ResetDeviceAsync(CancellationToken cancellation = default)
+    {
+        await RequestAsync(FrontendRequest.ResetDevice, [], cancellation).ConfigureAwait(false);
+        DropSharedMappings();
+    }
 
     /// <summary>GET_MAX_MEM_SLOTS.</summary>
     public Task<ulong> GetMaxMemSlotsAsync(CancellationToken cancellation = default) =>
@@ -226,8 +232,12 @@ public sealed partial class VhostUserFrontend
         return RequestAsync(request, payload, cancellation, attachments);
     }
 
-    private static MemoryRegionPayload Describe(DriverMemory memory) =>
-        new(memory.GuestAddress, memory.SizeBytes, memory.UserAddress, 0);
+    private MemoryRegionPayload Describe(DriverMemory memory) =>
+        new(memory.GuestAddress, memory.SizeBytes, ToldAddress(memory), 0);
+
+    /// <summary>What stands for the memory's first byte where the protocol speaks of user addresses.</summary>
+    private ulong ToldAddress(DriverMemory memory) =>
+        Has(ProtocolFeatures.GpaAddresses) ? memory.GuestAddress : memory.UserAddress;
 
     private static DescriptorAttachment Pass(DriverMemory memory) => new(memory.File.Descriptor.Duplicate());
 }

@@ -89,12 +89,18 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
                     "GET_QUEUE_NUM", "reply", $"{count} queues, at most {MaxQueueCount} are possible");
         }
 
+        if (Has(ProtocolFeatures.Shmem))
+        {
+            OpenSharedRegions(await GetShmemConfigAsync(cancellation).ConfigureAwait(false));
+        }
+
         if (Has(ProtocolFeatures.BackendReq))
         {
             await OpenBackendChannelAsync(cancellation).ConfigureAwait(false);
         }
 
-        ulong wanted = _options.Features | (_options.UsePacked ? VirtioFeatures.RingPacked : 0);
+        ulong wanted = _options.Features | (_options.UsePacked ? VirtioFeatures.RingPacked : 0)
+            | (_options.Iommu is null ? 0 : VirtioFeatures.AccessPlatform);
         ulong accepted = OfferedFeatures & wanted;
         await SetFeaturesAsync(accepted | (
             OfferedFeatures & VirtioFeatures.ProtocolFeatures), cancellation).ConfigureAwait(false);
@@ -112,6 +118,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         finally
         {
             await _channel.DisposeAsync().ConfigureAwait(false);
+            DropSharedMappings();
             _turn.Dispose();
         }
     }

@@ -16,7 +16,8 @@ public sealed record VhostUserFrontendOptions
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
         | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.CryptoSession
-        | ProtocolFeatures.SharedObject | ProtocolFeatures.PageFault;
+        | ProtocolFeatures.SharedObject | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses
+        | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem;
 
     /// <summary>
     /// Objects that the devices of a machine share: the same table for all of them. Null gives this one its own.
@@ -33,4 +34,7 @@ public sealed record VhostUserFrontendOptions
 
     /// <summary>Whether chains use indirect tables, when the back-end has them.</summary>
     public bool UseIndirect { get; init; }
+
+    /// <summary>The IOMMU behind which the device is put, when the back-end can be behind one.</summary>
+    public FrontendIommu? Iommu { get; init; }
 }

@@ -103,3 +103,65 @@ public readonly record struct VringDescriptorPayload(ulong Value)
     /// <summary>Whether a descriptor comes with the message.</summary>
     public bool HasDescriptor => (Value & NoDescriptorBit) == 0;
 }
+
+/// <summary>What a translation message is about.</summary>
+public enum IotlbMessageType : byte
+{
+    /// <summary>The back-end lacks a translation.</summary>
+    Miss = 1,
+
+    /// <summary>The front-end tells one.</summary>
+    Update = 2,
+
+    /// <summary>The front-end withdraws a range.</summary>
+    Invalidate = 3,
+
+    /// <summary>The back-end met one that does not allow what the driver asked for.</summary>
+    AccessFail = 4,
+}
+
+/// <summary>Translation: 0 iova u64, 8 size u64, 16 user address u64, 24 permission u8, 25 type u8, 26 padding.</summary>
+[StructLayout(LayoutKind.Sequential, Size = Bytes)]
+public readonly record struct IotlbPayload(
+    ulong Iova, ulong SizeBytes, ulong UserAddress, byte Permission, IotlbMessageType Type)
+{
+    /// <summary>Bytes of the layout.</summary>
+    public const int Bytes = 32;
+}
+
+/// <summary>Head of the shared memory configuration: 0 number of regions u32, 4 padding u32; then 256 sizes u64.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct ShmemConfigPayload(uint Count, uint Padding)
+{
+    /// <summary>Sizes that follow, by the region's number; 0 where there is none.</summary>
+    public const int MaxRegions = 256;
+
+    /// <summary>Bytes of the head.</summary>
+    public const int HeadBytes = 8;
+
+    /// <summary>Bytes of the whole.</summary>
+    public const int Bytes = HeadBytes + (MaxRegions * sizeof(ulong));
+}
+
+/// <summary>
+/// Shared memory mapping: 0 region u8, 1 padding, 8 offset in the file u64, 16 offset in the region u64, 24 length u64,
+/// 32 flags u64 (bit 0: writable).
+/// </summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct ShmemMapPayload(
+    byte Region, ulong FileOffset, ulong RegionOffset, ulong Length, ulong Flags)
+{
+    /// <summary>Bytes of the layout.</summary>
+    public const int Bytes = 40;
+
+    /// <summary>The driver may write.</summary>
+    public const ulong Writable = 1;
+}
+
+/// <summary>Vring area: 0 ring and flag as <see cref="VringDescriptorPayload"/>, 8 size u64, 16 offset u64.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct VringAreaPayload(ulong Value, ulong SizeBytes, ulong Offset)
+{
+    /// <summary>Bytes of the layout.</summary>
+    public const int Bytes = 24;
+}

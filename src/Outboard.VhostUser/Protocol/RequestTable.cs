@@ -102,7 +102,7 @@ public static class RequestTable
         Row(FrontendRequest.SendRarp, "SEND_RARP", s_u64, 0, gate: ProtocolFeatures.Rarp),
         Row(FrontendRequest.NetSetMtu, "NET_SET_MTU", s_u64, 0, gate: ProtocolFeatures.NetMtu),
         Row(FrontendRequest.SetBackendReqFd, "SET_BACKEND_REQ_FD", s_none, 1, gate: ProtocolFeatures.BackendReq),
-        Row(FrontendRequest.IotlbMsg, "IOTLB_MSG", new(32), 0, ReplyKind.Value, support: NotBuilt),
+        Row(FrontendRequest.IotlbMsg, "IOTLB_MSG", new(IotlbPayload.Bytes), 0, ReplyKind.Value),
         Row(FrontendRequest.SetVringEndian, "SET_VRING_ENDIAN", s_vring, 0, gate: ProtocolFeatures.CrossEndian),
         Row(FrontendRequest.GetConfig, "GET_CONFIG", s_config, 0, ReplyKind.SameLayout, ProtocolFeatures.Config),
         Row(FrontendRequest.SetConfig, "SET_CONFIG", s_config, 0, gate: ProtocolFeatures.Config),
@@ -124,22 +124,22 @@ public static class RequestTable
         Row(FrontendRequest.GetSharedObject, "GET_SHARED_OBJECT", new(0, 16, 0, 1), 0, ReplyKind.Descriptor, ProtocolFeatures.SharedObject),
         Row(FrontendRequest.SetDeviceStateFd, "SET_DEVICE_STATE_FD", new(8), 1, ReplyKind.Value, ProtocolFeatures.DeviceState),
         Row(FrontendRequest.CheckDeviceState, "CHECK_DEVICE_STATE", s_none, 0, ReplyKind.Value, ProtocolFeatures.DeviceState),
-        Row(FrontendRequest.GetShmemConfig, "GET_SHMEM_CONFIG", s_none, 0, ReplyKind.ShmemConfig, ProtocolFeatures.Shmem, NotBuilt),
+        Row(FrontendRequest.GetShmemConfig, "GET_SHMEM_CONFIG", s_none, 0, ReplyKind.ShmemConfig, ProtocolFeatures.Shmem),
         Row(FrontendRequest.GetVringBaseSkipDrain, "GET_VRING_BASE_SKIP_DRAIN", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.GetVringBaseSkipDrain, NotBuilt),
     ]);
 
     private static readonly RequestRow?[] s_backend = Index(
     [
-        Row(BackendRequest.IotlbMsg, "BACKEND_IOTLB_MSG", new(32), 0, support: NotBuilt),
+        Row(BackendRequest.IotlbMsg, "BACKEND_IOTLB_MSG", new(IotlbPayload.Bytes), 0, gate: ProtocolFeatures.BackendReq),
         Row(BackendRequest.ConfigChangeMsg, "BACKEND_CONFIG_CHANGE_MSG", s_none, 0, gate: ProtocolFeatures.Config),
-        Row(BackendRequest.VringHostNotifierMsg, "BACKEND_VRING_HOST_NOTIFIER_MSG", new(24), 1, gate: ProtocolFeatures.HostNotifier, support: NotBuilt),
+        Row(BackendRequest.VringHostNotifierMsg, "BACKEND_VRING_HOST_NOTIFIER_MSG", new(VringAreaPayload.Bytes), 1, gate: ProtocolFeatures.HostNotifier),
         Row(BackendRequest.VringCall, "BACKEND_VRING_CALL", s_vring, 0, gate: ProtocolFeatures.InbandNotifications),
         Row(BackendRequest.VringErr, "BACKEND_VRING_ERR", s_vring, 0, gate: ProtocolFeatures.InbandNotifications),
         Row(BackendRequest.SharedObjectAdd, "BACKEND_SHARED_OBJECT_ADD", new(16), 0, gate: ProtocolFeatures.SharedObject),
         Row(BackendRequest.SharedObjectRemove, "BACKEND_SHARED_OBJECT_REMOVE", new(16), 0, gate: ProtocolFeatures.SharedObject),
         Row(BackendRequest.SharedObjectLookup, "BACKEND_SHARED_OBJECT_LOOKUP", new(16), 0, ReplyKind.Value, ProtocolFeatures.SharedObject),
-        Row(BackendRequest.ShmemMap, "BACKEND_SHMEM_MAP", new(40), 1, gate: ProtocolFeatures.Shmem, support: NotBuilt),
-        Row(BackendRequest.ShmemUnmap, "BACKEND_SHMEM_UNMAP", new(40), 0, gate: ProtocolFeatures.Shmem, support: NotBuilt),
+        Row(BackendRequest.ShmemMap, "BACKEND_SHMEM_MAP", new(ShmemMapPayload.Bytes), 1, gate: ProtocolFeatures.Shmem | ProtocolFeatures.BackendSendFd),
+        Row(BackendRequest.ShmemUnmap, "BACKEND_SHMEM_UNMAP", new(ShmemMapPayload.Bytes), 0, gate: ProtocolFeatures.Shmem),
     ]);
 
     /// <summary>All requests of front-ends, by number.</summary>

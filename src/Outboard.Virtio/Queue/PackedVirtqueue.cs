@@ -28,10 +28,11 @@ internal sealed class PackedVirtqueue : Virtqueue
     private readonly bool _hasIndirect;
     private readonly PackedDescriptor[] _chain;
     private readonly ushort[] _ringCounts;
-    private readonly PackedInflight? _inflight;
+    private readonly MemoryWindow? _record;
     private readonly Dictionary<int, PackedDescriptor[]> _takenAgain = [];
     private readonly Queue<PackedDescriptor[]> _resubmitted = new();
 
+    private PackedInflight? _inflight;
     private MemoryWindow _ring;
     private MemoryWindow _driverEvent;
     private MemoryWindow _deviceEvent;
@@ -44,6 +45,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private int _sinceCall;
     private int _heldDescriptors;
     private ulong _chainBytes;
+    private bool _isUntranslated;
     private int _regionHint;
     private bool _kicksSuppressed;
     private uint _lastUsedOffset;
@@ -55,15 +57,6 @@ internal sealed class PackedVirtqueue : Virtqueue
         _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
         _chain = new PackedDescriptor[setup.Size];
         _ringCounts = new ushort[setup.Size];
-        if (!TryMapRings())
-        {
-            Dispose();
-            throw new VringSetupException(
-                "addr",
-                $"the ring of queue {setup.Index} is misaligned or not in guest memory " +
-                $"(desc 0x{Addresses.Descriptors:x}, driver 0x{Addresses.Available:x}, device 0x{Addresses.Used:x})");
-        }
-
         _available = new PackedPosition((ushort)setup.Base);
         _used = new PackedPosition((ushort)(setup.Base >> 16));
         if (setup.Base >> 16 == 0 && _available == PackedPosition.Start)
@@ -78,10 +71,9 @@ internal sealed class PackedVirtqueue : Virtqueue
             throw new VringSetupException("base", $"0x{setup.Base:x} lies outside a ring of {Size}");
         }
 
-        if (setup.Inflight is { } window)
-        {
-            _inflight = OpenInflight(window);
-        }
+        _record = setup.Inflight;
+        OpenAtStart(
+            $"desc 0x{Addresses.Descriptors:x}, driver 0x{Addresses.Available:x}, device 0x{Addresses.Used:x}");
     }
 
     public override uint Base => _available.Packed | ((uint)_used.Packed << 16);
@@ -93,7 +85,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     public override bool OwesCall => _sinceCall > 0;
 
     public override bool HasAvailable =>
-        Fault == VirtqueueFault.None && !IsOverBudget
+        !IsBlocked && !IsOverBudget
         && (_resubmitted.Count > 0 || _available.IsAvailable(FlagsAt(_available.Index)));
 
     public override bool TryTake(out DescriptorChain chain)
@@ -124,7 +116,7 @@ internal sealed class PackedVirtqueue : Virtqueue
             }
         }
 
-        Fault = fault;
+        Refuse(fault);
         return false;
     }
 
@@ -163,7 +155,7 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override bool ArmKicks()
     {
-        if (Fault != VirtqueueFault.None)
+        if (IsBlocked)
         {
             return false;
         }
@@ -190,7 +182,7 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     public override void SuppressKicks()
     {
-        if (!_kicksSuppressed && Fault == VirtqueueFault.None)
+        if (!_kicksSuppressed && !IsBlocked)
         {
             _deviceEvent.Write(PackedRing.EventFlagsOffset, PackedRing.EventDisable);
             _kicksSuppressed = true;
@@ -204,10 +196,19 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     private protected override bool TryMapRings()
     {
-        bool isMapped = Memory.TryGetWindow(Addresses.Descriptors, (uint)Size * PackedRing.DescriptorBytes, out _ring)
-            & Memory.TryGetWindow(Addresses.Available, PackedRing.EventBytes, out _driverEvent)
-            & Memory.TryGetWindow(Addresses.Used, PackedRing.EventBytes, out _deviceEvent);
+        uint ringBytes = (uint)Size * PackedRing.DescriptorBytes;
+        bool isMapped = TryMap(Addresses.Descriptors, ringBytes, MemoryAccess.ReadWrite, out _ring)
+            & TryMap(Addresses.Available, PackedRing.EventBytes, MemoryAccess.Read, out _driverEvent)
+            & TryMap(Addresses.Used, PackedRing.EventBytes, MemoryAccess.ReadWrite, out _deviceEvent);
         return isMapped && _ring.IsAligned(16) && _driverEvent.IsAligned(4) && _deviceEvent.IsAligned(4);
+    }
+
+    private protected override void Begin()
+    {
+        if (_record is { } window)
+        {
+            _inflight = OpenInflight(window);
+        }
     }
 
     private protected override void Rewind(int slot, ushort position)
@@ -290,7 +291,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private bool TryTakeAgain(out DescriptorChain chain)
     {
         chain = default;
-        PackedDescriptor[] held = _resubmitted.Dequeue();
+        PackedDescriptor[] held = _resubmitted.Peek();
         held.CopyTo(_chain, 0);
         int slot = held[^1].Id;
         VirtqueueFault fault = IsHeld(slot) ? VirtqueueFault.HeadInFlight : VirtqueueFault.None;
@@ -299,10 +300,11 @@ internal sealed class PackedVirtqueue : Virtqueue
         fault = fault == VirtqueueFault.None ? Translate(held.Length, slot, out readable, out total) : fault;
         if (fault != VirtqueueFault.None)
         {
-            Fault = fault;
+            Refuse(fault);
             return false;
         }
 
+        _resubmitted.Dequeue();
         _ringCounts[slot] = (ushort)held.Length;
         _takenAgain[slot] = held;
         chain = Hold(slot, readable, total);
@@ -323,6 +325,18 @@ internal sealed class PackedVirtqueue : Virtqueue
         }
 
         _inflight.Take(slot, _chain.AsSpan(0, count));
+    }
+
+    private void Refuse(VirtqueueFault fault)
+    {
+        if (fault == VirtqueueFault.Untranslated)
+        {
+            Wait();
+        }
+        else
+        {
+            Fault = fault;
+        }
     }
 
     private ushort FlagsAt(ushort index) =>
@@ -356,6 +370,7 @@ internal sealed class PackedVirtqueue : Virtqueue
         readable = -1;
         total = 0;
         _chainBytes = 0;
+        _isUntranslated = false;
         VirtqueueFault fault = VirtqueueFault.None;
         for (int i = 0; i < count && fault == VirtqueueFault.None; i++)
         {
@@ -366,7 +381,7 @@ internal sealed class PackedVirtqueue : Virtqueue
         }
 
         readable = readable < 0 ? total : readable;
-        return fault;
+        return fault == VirtqueueFault.None && _isUntranslated ? VirtqueueFault.Untranslated : fault;
     }
 
     /// <summary>An indirect table: all its entries belong to the chain, in order; NEXT has no meaning there.</summary>
@@ -389,12 +404,7 @@ internal sealed class PackedVirtqueue : Virtqueue
             return VirtqueueFault.IndirectTableSize;
         }
 
-        if (!Memory.TryGetWindow(descriptor.Address, descriptor.Length, out MemoryWindow table))
-        {
-            return VirtqueueFault.IndirectTableOutsideMemory;
-        }
-
-        VirtqueueFault fault = VirtqueueFault.None;
+        VirtqueueFault fault = OpenTable(descriptor.Address, descriptor.Length, out MemoryWindow table);
         for (uint i = 0; i < entries && fault == VirtqueueFault.None; i++)
         {
             PackedDescriptor entry = table.Read<PackedDescriptor>(i * PackedRing.DescriptorBytes);
@@ -417,11 +427,16 @@ internal sealed class PackedVirtqueue : Virtqueue
             return VirtqueueFault.ReadableAfterWritable;
         }
 
-        if (!TryAppendBuffer(Memory, slot, address, length, ref total, ref _regionHint))
+        if (!TryAppendBuffer(Memory, slot, address, length, readable >= 0, ref total, ref _regionHint))
         {
-            return total < SegmentTable.MaxSegments
-                ? VirtqueueFault.BufferOutsideMemory
-                : VirtqueueFault.ChainTooLong;
+            VirtqueueFault fault = WhyNot(total);
+            if (fault != VirtqueueFault.Untranslated)
+            {
+                return fault;
+            }
+
+            // Goes on, so that everything that is missing is asked for at once.
+            _isUntranslated = true;
         }
 
         _chainBytes += length;

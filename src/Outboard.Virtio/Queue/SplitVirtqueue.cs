@@ -28,9 +28,10 @@ internal sealed class SplitVirtqueue : Virtqueue
     private readonly bool _hasEventIndex;
     private readonly bool _hasIndirect;
     private readonly uint _mask;
-    private readonly SplitInflight? _inflight;
+    private readonly MemoryWindow? _record;
     private readonly Queue<ushort> _resubmitted = new();
 
+    private SplitInflight? _inflight;
     private MemoryWindow _table;
     private MemoryWindow _available;
     private MemoryWindow _used;
@@ -55,24 +56,10 @@ internal sealed class SplitVirtqueue : Virtqueue
         _mask = (uint)setup.Size - 1;
         _hasEventIndex = (setup.Features & VirtioFeatures.EventIndex) != 0;
         _hasIndirect = (setup.Features & VirtioFeatures.IndirectDescriptors) != 0;
-        if (!TryMapRings())
-        {
-            Dispose();
-            throw new VringSetupException(
-                "addr",
-                $"the ring of queue {setup.Index} is misaligned or not in guest memory " +
-                $"(desc 0x{Addresses.Descriptors:x}, avail 0x{Addresses.Available:x}, used 0x{Addresses.Used:x})");
-        }
-
         _nextAvailable = (ushort)setup.Base;
         _seenAvailable = (ushort)setup.Base;
-        _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
-        _publishedUsed = _nextUsed;
-        _calledUsed = _nextUsed;
-        if (setup.Inflight is { } window)
-        {
-            _inflight = OpenInflight(window);
-        }
+        _record = setup.Inflight;
+        OpenAtStart($"desc 0x{Addresses.Descriptors:x}, avail 0x{Addresses.Available:x}, used 0x{Addresses.Used:x}");
     }
 
     public override uint Base => _nextAvailable;
@@ -84,7 +71,7 @@ internal sealed class SplitVirtqueue : Virtqueue
     public override bool OwesCall => _publishedUsed != _calledUsed;
 
     public override bool HasAvailable =>
-        Fault == VirtqueueFault.None
+        !IsBlocked
         && !IsOverBudget
         && (_resubmitted.Count > 0
             || _nextAvailable != _seenAvailable
@@ -103,7 +90,7 @@ internal sealed class SplitVirtqueue : Virtqueue
             return false;
         }
 
-        if (IsOverBudget)
+        if (IsOverBudget || IsBlocked)
         {
             return false;
         }
@@ -164,7 +151,7 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override bool ArmKicks()
     {
-        if (Fault != VirtqueueFault.None)
+        if (IsBlocked)
         {
             return false;
         }
@@ -192,7 +179,7 @@ internal sealed class SplitVirtqueue : Virtqueue
     public override void SuppressKicks()
     {
         // With the event index a stale avail_event is suppression enough: the driver kicks once in 65536 entries.
-        if (!_hasEventIndex && !_kicksSuppressed && Fault == VirtqueueFault.None)
+        if (!_hasEventIndex && !_kicksSuppressed && !IsBlocked)
         {
             _used.Write(SplitRing.FlagsOffset, SplitRing.NoNotify);
             _kicksSuppressed = true;
@@ -205,10 +192,22 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     private protected override bool TryMapRings()
     {
-        bool isMapped = Memory.TryGetWindow(Addresses.Descriptors, SplitRing.TableBytes(Size), out _table)
-            & Memory.TryGetWindow(Addresses.Available, SplitRing.AvailableBytes(Size), out _available)
-            & Memory.TryGetWindow(Addresses.Used, SplitRing.UsedBytes(Size), out _used);
+        bool isMapped =
+            TryMap(Addresses.Descriptors, SplitRing.TableBytes(Size), MemoryAccess.Read, out _table)
+            & TryMap(Addresses.Available, SplitRing.AvailableBytes(Size), MemoryAccess.Read, out _available)
+            & TryMap(Addresses.Used, SplitRing.UsedBytes(Size), MemoryAccess.ReadWrite, out _used);
         return isMapped && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
+    }
+
+    private protected override void Begin()
+    {
+        _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
+        _publishedUsed = _nextUsed;
+        _calledUsed = _nextUsed;
+        if (_record is { } window)
+        {
+            _inflight = OpenInflight(window);
+        }
     }
 
     private protected override void Rewind(int slot, ushort position)
@@ -266,12 +265,12 @@ internal sealed class SplitVirtqueue : Virtqueue
     private bool TryTakeAgain(out DescriptorChain chain)
     {
         chain = default;
-        if (Fault != VirtqueueFault.None || IsOverBudget)
+        if (IsBlocked || IsOverBudget)
         {
             return false;
         }
 
-        ushort head = _resubmitted.Dequeue();
+        ushort head = _resubmitted.Peek();
         Walk walk = new() { Slot = head, Hint = _regionHint, Readable = -1 };
         VirtqueueFault fault = Follow(_table, head, _mask + 1, isIndirect: false, ref walk);
         if (fault != VirtqueueFault.None)
@@ -279,13 +278,14 @@ internal sealed class SplitVirtqueue : Virtqueue
             return Refuse(fault);
         }
 
+        _resubmitted.Dequeue();
         chain = Hold(head, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
         return true;
     }
 
     private bool LookForMore()
     {
-        if (Fault != VirtqueueFault.None)
+        if (IsBlocked)
         {
             return false;
         }
@@ -303,6 +303,12 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     private bool Refuse(VirtqueueFault fault)
     {
+        if (fault == VirtqueueFault.Untranslated)
+        {
+            Wait();
+            return false;
+        }
+
         Fault = fault;
         _seenAvailable = _nextAvailable;
         return false;
@@ -331,11 +337,17 @@ internal sealed class SplitVirtqueue : Virtqueue
             }
 
             if (!TryAppendBuffer(
-                memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
+                memory, walk.Slot, descriptor.Address, descriptor.Length, walk.Readable >= 0, ref walk.Count,
+                ref walk.Hint))
             {
-                return walk.Count < SegmentTable.MaxSegments
-                    ? VirtqueueFault.BufferOutsideMemory
-                    : VirtqueueFault.ChainTooLong;
+                VirtqueueFault fault = WhyNot(walk.Count);
+                if (fault != VirtqueueFault.Untranslated)
+                {
+                    return fault;
+                }
+
+                // Goes on, so that everything that is missing is asked for at once.
+                walk.IsUntranslated = true;
             }
 
             walk.Bytes += descriptor.Length;
@@ -346,7 +358,7 @@ internal sealed class SplitVirtqueue : Virtqueue
 
             if ((descriptor.Flags & SplitRing.Next) == 0)
             {
-                return VirtqueueFault.None;
+                return walk.IsUntranslated ? VirtqueueFault.Untranslated : VirtqueueFault.None;
             }
 
             index = descriptor.Next;
@@ -379,12 +391,8 @@ internal sealed class SplitVirtqueue : Virtqueue
             return VirtqueueFault.IndirectTableSize;
         }
 
-        if (!Memory.TryGetWindow(descriptor.Address, descriptor.Length, out MemoryWindow table))
-        {
-            return VirtqueueFault.IndirectTableOutsideMemory;
-        }
-
-        return Follow(table, 0, entries, isIndirect: true, ref walk);
+        VirtqueueFault fault = OpenTable(descriptor.Address, descriptor.Length, out MemoryWindow table);
+        return fault == VirtqueueFault.None ? Follow(table, 0, entries, isIndirect: true, ref walk) : fault;
     }
 
     private struct Walk
@@ -401,5 +409,8 @@ internal sealed class SplitVirtqueue : Virtqueue
         internal ulong Bytes;
 
         internal int Hint;
+
+        /// <summary>Whether a buffer is not translated yet.</summary>
+        internal bool IsUntranslated;
     }
 }

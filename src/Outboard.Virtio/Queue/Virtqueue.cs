@@ -5,7 +5,7 @@
 //
 // Each chain in flight has a slot (the index of its head descriptor or its buffer id), which holds its translated
 // buffers until it is completed. A generation number in the slot makes sure that it is completed exactly once.
-// Not here: IOMMU translation. In-flight tracking: see Inflight/. Dirty logging: see DirtyTracker.
+// In-flight tracking: see Inflight/. Dirty logging: see DirtyTracker. IOMMU, scattered rings: Virtqueue.Translation.cs.
 using System.Runtime.CompilerServices;
 using Outboard.Linux;
 using Outboard.Memory;
@@ -14,7 +14,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Queue;
 
 /// <summary>The device's side of a virtqueue.</summary>
-public abstract class Virtqueue : IDisposable
+public abstract partial class Virtqueue : IDisposable
 {
     /// <summary>
     /// Longest indirect table that is followed when the queue itself is shorter. Linux drivers build tables longer than
@@ -35,6 +35,7 @@ public abstract class Virtqueue : IDisposable
 
     private readonly SegmentTable _segments;
     private readonly ChainSlot[] _slots;
+    private readonly IommuView? _view;
     private readonly int _ownerThread;
     private int _inFlight;
     private bool _isDisposed;
@@ -45,7 +46,8 @@ public abstract class Virtqueue : IDisposable
         Size = setup.Size;
         Features = setup.Features;
         Addresses = setup.Addresses;
-        Memory = setup.Memory;
+        _view = setup.Iommu is { } table ? new IommuView(table, setup.Memory, setup.Size) : null;
+        Memory = _view is null ? setup.Memory : GuestMemory.Empty;
         _ownerThread = Environment.CurrentManagedThreadId;
         _segments = new SegmentTable(setup.Size);
         _slots = new ChainSlot[setup.Size];
@@ -58,10 +60,7 @@ public abstract class Virtqueue : IDisposable
     public int Size { get; }
 
     /// <summary>Where the ring lies.</summary>
-    public VringAddresses Addresses { get; }
-
-    /// <summary>Why the queue is parked, or <see cref="VirtqueueFault.None"/>.</summary>
-    public VirtqueueFault Fault { get; private protected set; }
+    public VringAddresses Addresses { get; private set; }
 
     /// <summary>Chains taken and not completed.</summary>
     public int InFlight => _inFlight;
@@ -94,6 +93,7 @@ public abstract class Virtqueue : IDisposable
 
     private protected ulong Features { get; }
 
+    /// <summary>Guest memory; empty behind an IOMMU, so that every translation takes the way through it.</summary>
     private protected GuestMemory Memory { get; private set; }
 
     /// <summary>Marks what this queue writes; null while no migration runs.</summary>
@@ -134,29 +134,18 @@ public abstract class Virtqueue : IDisposable
     /// <summary>Tells the driver that kicks are not needed, while the worker looks by itself.</summary>
     public abstract void SuppressKicks();
 
-    /// <summary>Adopts another memory snapshot. Nothing may be in flight whose buffers it lacks.</summary>
-    /// <returns>False when the ring is not in the new memory; the queue is faulted then.</returns>
-    public bool TryAdopt(GuestMemory memory)
-    {
-        Memory = memory;
-        Dirty = Dirty?.With(memory);
-        if (TryMapRings())
-        {
-            return true;
-        }
-
-        Fault = VirtqueueFault.RingOutsideMemory;
-        return false;
-    }
-
     /// <summary>Logs writes from now on, or elsewhere, or no more. Nothing may wait for publication.</summary>
     internal void SetLog(QueueLog? log)
     {
-        Dirty = log is null ? null : new DirtyTracker(log, Memory);
+        Dirty = log is null ? null : new DirtyTracker(log, _view?.Memory ?? Memory);
         if (Dirty is { } dirty)
         {
             DirtyLog.Fence();
-            MarkWholeRing(dirty);
+            if (_hasRings)
+            {
+                MarkWholeRing(dirty);
+            }
+
             dirty.Tell();
         }
     }
@@ -171,6 +160,8 @@ public abstract class Virtqueue : IDisposable
 
         _isDisposed = true;
         _segments.Dispose();
+        _tableCopy?.Dispose();
+        CloseRings();
         GC.SuppressFinalize(this);
     }
 
@@ -350,8 +341,13 @@ public abstract class Virtqueue : IDisposable
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private protected bool TryAppendBuffer(
-        GuestMemory memory, int slot, ulong address, uint length, ref int count, ref int hint) =>
-        memory.TryAppend(address, length, _segments, slot, ref count, ref hint);
+        GuestMemory memory, int slot, ulong address, uint length, bool isWritable, ref int count, ref int hint) =>
+        memory.TryAppend(address, length, _segments, slot, ref count, ref hint)
+        || (_view is not null && TryTranslate(slot, address, length, isWritable, ref count));
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private bool TryTranslate(int slot, ulong address, uint length, bool isWritable, ref int count) => _view!.TryAppend(
+        address, length, isWritable ? MemoryAccess.Write : MemoryAccess.Read, _segments, slot, ref count);
 
     /// <summary>Notes a chain as taken: <paramref name="readable"/> segments, then the writable ones.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

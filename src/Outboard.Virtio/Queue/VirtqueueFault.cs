@@ -42,4 +42,13 @@ public enum VirtqueueFault
 
     /// <summary>The rings themselves are no longer in guest memory.</summary>
     RingOutsideMemory,
+
+    /// <summary>The IOMMU does not translate an address, or does not allow the access.</summary>
+    TranslationRefused,
+
+    /// <summary>The ring, once it was translated, does not fit what was told about it.</summary>
+    RingUnusable,
+
+    /// <summary>Translations are missing: the queue waits. Never a queue's fault.</summary>
+    Untranslated,
 }

@@ -3,7 +3,7 @@ using Outboard.Memory;
 
 namespace Outboard.Virtio.Queue;
 
-/// <summary>Where a ring lies, in guest physical addresses.</summary>
+/// <summary>Where a ring lies, in guest physical addresses, or in I/O virtual ones behind an IOMMU.</summary>
 /// <param name="Descriptors">Descriptor table (split), descriptor ring (packed); aligned to 16.</param>
 /// <param name="Available">Available ring (split; aligned to 2), driver event area (packed; aligned to 4).</param>
 /// <param name="Used">Used ring (split), device event area (packed); aligned to 4.</param>
@@ -39,6 +39,11 @@ public sealed class VringSetup
 
     /// <summary>Guest memory.</summary>
     public required GuestMemory Memory { get; init; }
+
+    /// <summary>
+    /// The translations of an IOMMU: all addresses, also the ring's, are I/O virtual ones. Null without one.
+    /// </summary>
+    public IommuTable? Iommu { get; init; }
 }
 
 /// <summary>A ring that cannot be served as set up.</summary>

@@ -19,6 +19,12 @@ internal sealed record GuestOptions
 
     public int MemoryMegabytes { get; init; } = 512;
 
+    /// <summary>The machine's type and its options.</summary>
+    public string Machine { get; init; } = "q35";
+
+    /// <summary>What is said of the machine's memory besides its size: slots for more of it.</summary>
+    public string MemorySlots { get; init; } = "";
+
     /// <summary>Whether the machine's memory can be mapped by back-ends.</summary>
     public bool SharesMemory { get; init; } = true;
 

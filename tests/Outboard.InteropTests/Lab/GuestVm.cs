@@ -163,7 +163,7 @@ internal sealed partial class GuestVm : IAsyncDisposable
         [
             "-nodefaults", "-no-user-config", "-display", "none",
             "-accel", "tcg,thread=multi", "-cpu", "max",
-            "-m", memory, "-smp", $"{options.Processors}",
+            "-m", $"{memory}{options.MemorySlots}", "-smp", $"{options.Processors}",
             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
             "-kernel", kernel, "-initrd", initialFiles,
             "-append", $"{KernelArguments} {options.KernelArguments}",
@@ -171,11 +171,11 @@ internal sealed partial class GuestVm : IAsyncDisposable
         if (options.SharesMemory)
         {
             arguments.AddRange(["-object", $"memory-backend-memfd,id=memory,size={memory},share=on"]);
-            arguments.AddRange(["-machine", "q35,memory-backend=memory"]);
+            arguments.AddRange(["-machine", $"{options.Machine},memory-backend=memory"]);
         }
         else
         {
-            arguments.AddRange(["-machine", "q35"]);
+            arguments.AddRange(["-machine", options.Machine]);
         }
 
         if (!options.AllowsReboot)

@@ -36,6 +36,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetStatus, FrontendRequest.GetStatus, FrontendRequest.GetInflightFd,
         FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
         FrontendRequest.PostcopyAdvise, FrontendRequest.PostcopyListen, FrontendRequest.PostcopyEnd,
+        FrontendRequest.IotlbMsg,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -61,7 +62,7 @@ internal sealed partial class SpecCoverage(string root)
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
-        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault;
+        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
@@ -84,6 +85,9 @@ internal sealed partial class SpecCoverage(string root)
         ["Version1"] = new(
             "src/Outboard.Virtio/Queue/Virtqueue.cs", "Create",
             "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", $"{Qemu}, {Libblkio}"),
+        ["AccessPlatform"] = new(
+            "src/Outboard.Virtio/Queue/Virtqueue.Translation.cs", "OnTranslated",
+            "tests/Outboard.Tests/VhostUser/IommuTests.cs", Qemu),
         ["RingPacked"] = new(
             "src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake",
             "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", None),
@@ -135,7 +139,8 @@ internal sealed partial class SpecCoverage(string root)
         """;
 
     private const ulong OfferedRingFeatures =
-        VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll;
+        VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll
+        | VirtioFeatures.AccessPlatform;
 
     private static Place Block(string file, string function, string test, string foreign) =>
         new($"src/Outboard.Devices/Block/{file}", function, $"{BlockTests}/{test}", foreign);
@@ -172,8 +177,15 @@ internal sealed partial class SpecCoverage(string root)
             BackendRequest request = (BackendRequest)row.Id;
             bool isBuilt = row.Support == RequestSupport.Built;
             string code = isBuilt ? Find(Frontend, request.ToString()) : None;
-            string test = Existing("tests/Outboard.Tests/VhostUser/Frontend/BackendRequestTests.cs");
-            string foreign = request == BackendRequest.ConfigChangeMsg ? Qemu : None;
+            string file = request switch
+            {
+                BackendRequest.IotlbMsg => "FrontendIommuTests",
+                BackendRequest.ShmemMap or BackendRequest.ShmemUnmap or BackendRequest.VringHostNotifierMsg =>
+                    "SharedRegionTests",
+                _ => "BackendRequestTests",
+            };
+            string test = Existing($"tests/Outboard.Tests/VhostUser/Frontend/{file}.cs");
+            string foreign = request is BackendRequest.ConfigChangeMsg or BackendRequest.IotlbMsg ? Qemu : None;
             AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, test, foreign);
         }
     }

@@ -16,12 +16,12 @@ internal sealed class TestRegions : IDisposable
 
     internal GuestMemory Memory => GuestMemory.Create(_regions);
 
-    internal MemoryRegion Add(ulong guestAddress, ulong sizeBytes, ulong fileOffset = 0, ulong userAddress = 0)
+    internal MemoryRegion Add(ulong guestAddress, ulong sizeBytes, ulong fileOffset = 0, ulong? userAddress = null)
     {
         MemoryMapping mapping = MemoryMapping.Map(_file, fileOffset, sizeBytes);
         try
         {
-            MemoryRegion region = new(guestAddress, userAddress, mapping);
+            MemoryRegion region = new(guestAddress, userAddress ?? guestAddress, mapping);
             _regions.Add(region);
             return region;
         }

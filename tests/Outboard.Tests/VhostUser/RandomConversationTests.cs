@@ -2,6 +2,7 @@
 // Whatever is said, the server lives, keeps nothing, and serves the next connection.
 using Outboard.Linux;
 using Outboard.VhostUser.Protocol;
+using Outboard.Virtio.Spec;
 using Xunit;
 
 namespace Outboard.Tests.VhostUser;
@@ -78,7 +79,14 @@ public sealed class RandomConversationTests : BackendTest
         byte[] region = WirePeer.Bytes(RawRing.Describe(ring.Memory).Region);
         byte[] payload = request switch
         {
-            FrontendRequest.SetFeatures => WirePeer.Bytes(WirePeer.Features),
+            FrontendRequest.SetFeatures => WirePeer.Bytes(
+                WirePeer.Features | (random.Next(4) == 0 ? VirtioFeatures.AccessPlatform : 0)),
+            FrontendRequest.IotlbMsg => WirePeer.Bytes(new IotlbPayload(
+                (ulong)random.Next(16) << 12,
+                (ulong)random.Next(4) << 12,
+                ring.Memory.UserAddress + ((ulong)random.Next(16) << 12),
+                (byte)random.Next(5),
+                (IotlbMessageType)random.Next(5))),
             FrontendRequest.SetProtocolFeatures => WirePeer.Bytes((ulong)WirePeer.AllProtocolFeatures),
             FrontendRequest.SetVringNum => WirePeer.Bytes(new VringStatePayload(index, RawRing.Size)),
             FrontendRequest.SetVringBase => WirePeer.Bytes(new VringStatePayload(index, (uint)random.Next(4))),

@@ -82,7 +82,7 @@ public sealed class ServingTests : BackendTest
         using WirePeer peer = await rig.ConnectAsync();
         Assert.Equal(0UL, await peer.AskValueAsync(FrontendRequest.GetFeatures) & (1UL << 29));
         Assert.Equal(
-            (ulong)(WirePeer.AllProtocolFeatures & ~withheld),
+            (ulong)(WirePeer.OfferedProtocolFeatures & ~withheld),
             await peer.AskValueAsync(FrontendRequest.GetProtocolFeatures));
         await peer.NegotiateAsync(WirePeer.AllProtocolFeatures & ~withheld);
         await peer.RefusedAsync(FrontendRequest.SetFeatures, WirePeer.Bytes(WirePeer.Features | (1UL << 29)));

@@ -30,19 +30,29 @@ public sealed class DriverMemory : IDisposable
     /// <param name="sizeBytes">Size in bytes; rounded up to whole pages.</param>
     /// <param name="guestAddress">Guest physical address of the first byte.</param>
     /// <param name="hugePages">Back it with huge pages.</param>
-    public DriverMemory(ulong sizeBytes, ulong guestAddress = 0x1_0000_0000, bool hugePages = false)
+    /// <param name="busAddress">
+    /// Address of the first byte as the device is told it, when an IOMMU stands between; its guest physical address
+    /// otherwise.
+    /// </param>
+    public DriverMemory(
+        ulong sizeBytes, ulong guestAddress = 0x1_0000_0000, bool hugePages = false, ulong? busAddress = null)
     {
+        GuestAddress = guestAddress;
+        BusAddress = busAddress ?? guestAddress;
         ulong unit = hugePages ? 2UL << 20 : (ulong)Environment.SystemPageSize;
         SizeBytes = (sizeBytes + unit - 1) / unit * unit;
         _file = new FileSharedMemory(MemFd.Create("outboard-driver-memory", SizeBytes, hugePages));
         MemoryMapping mapping = _file.Map(0, SizeBytes);
         UserAddress = mapping.Segment.Address;
-        _region = new MemoryRegion(guestAddress, UserAddress, mapping);
+        _region = new MemoryRegion(BusAddress, UserAddress, mapping);
         Memory = GuestMemory.Create([_region]);
     }
 
     /// <summary>Guest physical address of the first byte.</summary>
-    public ulong GuestAddress => _region.GuestAddress;
+    public ulong GuestAddress { get; }
+
+    /// <summary>Address of the first byte in what is written into rings.</summary>
+    public ulong BusAddress { get; }
 
     /// <summary>Address in this process, as a vhost-user front-end tells it.</summary>
     public ulong UserAddress { get; }
@@ -53,7 +63,7 @@ public sealed class DriverMemory : IDisposable
     /// <summary>The shared memory object, to be passed to the device.</summary>
     public FileSharedMemory File => _file;
 
-    /// <summary>The memory for translation.</summary>
+    /// <summary>The memory for translation of bus addresses.</summary>
     public GuestMemory Memory { get; }
 
     /// <summary>Allocates a piece.</summary>
@@ -69,7 +79,7 @@ public sealed class DriverMemory : IDisposable
         }
 
         _allocated = start + bytes;
-        return new DriverBuffer(GuestAddress + start, _region.Segment.Slice((long)start, bytes));
+        return new DriverBuffer(BusAddress + start, _region.Segment.Slice((long)start, bytes));
     }
 
     /// <summary>Unmaps the memory. No device uses it any more.</summary>

@@ -234,6 +234,8 @@ public sealed class FrontendReplyTests
         Assert.Equal((ulong)(known & ~ProtocolFeatures.BackendReq), accepted.Value);
         await backend.AcknowledgeAsync(FrontendRequest.SetOwner);
         await backend.AnswerAsync(FrontendRequest.GetQueueNum, 1);
+        await backend.ExpectAsync(FrontendRequest.GetShmemConfig);
+        await backend.ReplyAsync(FrontendRequest.GetShmemConfig, ScriptedBackend.ShmemConfig());
         await backend.AcknowledgeAsync(FrontendRequest.SetFeatures);
         await negotiating;
     }

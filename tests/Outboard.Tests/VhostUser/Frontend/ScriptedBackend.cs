@@ -59,6 +59,12 @@ internal sealed class ScriptedBackend : IAsyncDisposable
             await AnswerAsync(FrontendRequest.GetQueueNum, queues);
         }
 
+        if (features.HasFlag(ProtocolFeatures.Shmem))
+        {
+            await ExpectAsync(FrontendRequest.GetShmemConfig);
+            await ReplyAsync(FrontendRequest.GetShmemConfig, ShmemConfig((1, 0x10000)));
+        }
+
         if (features.HasFlag(ProtocolFeatures.BackendReq))
         {
             WireMessage message = await AcknowledgeAsync(FrontendRequest.SetBackendReqFd, acknowledges);
@@ -67,6 +73,14 @@ internal sealed class ScriptedBackend : IAsyncDisposable
 
         await AcknowledgeAsync(FrontendRequest.SetFeatures, acknowledges);
         await negotiating;
+    }
+
+    /// <summary>A shared memory configuration.</summary>
+    public static byte[] ShmemConfig(params (byte Id, ulong Size)[] regions)
+    {
+        ulong[] sizes = new ulong[256];
+        Array.ForEach(regions, region => sizes[region.Id] = region.Size);
+        return [.. WirePeer.Bytes((ulong)regions.Length), .. sizes.SelectMany(WirePeer.Bytes)];
     }
 
     public async Task<WireMessage> AcknowledgeAsync(FrontendRequest request, bool acknowledges = true)

@@ -70,13 +70,28 @@ public sealed class AddMemRegTests : RequestTest
         await peer.DoAsync(Request, Region(guest: 0x100000 - Page, user: 0x60000), file);
     }
 
-    [Fact]
-    public async Task Same_user_address_at_two_guest_addresses_is_an_alias()
+    [Theory]
+    [InlineData(0UL)]
+    [InlineData(Page - 1)]
+    public async Task Overlap_in_user_addresses_is_refused(ulong shift)
     {
         using WirePeer peer = await ConnectPreparedAsync();
         FileDescriptor file = Rig.MemoryFile(4 * Page);
-        await peer.DoAsync(Request, Region(guest: 0x100000), file);
-        await peer.DoAsync(Request, Region(guest: 0x200000), file);
+        await peer.DoAsync(Request, Region(guest: 0x100000, user: 0x50000), file);
+        await peer.RefusedAsync(Request, WirePeer.Bytes(Region(guest: 0x200000, user: 0x50000 + shift)), file);
+        await peer.RefusedAsync(Request, WirePeer.Bytes(Region(guest: 0x200000, user: 0x50000 - shift)), file);
+        await peer.DoAsync(Request, Region(guest: 0x200000, user: 0x50000 + Page), file);
+    }
+
+    [Fact]
+    public async Task With_guest_addresses_the_user_address_is_the_same_and_may_be_zero()
+    {
+        using WirePeer peer = await Rig.ConnectAsync();
+        await peer.NegotiateAsync(WirePeer.OfferedProtocolFeatures);
+        FileDescriptor file = Rig.MemoryFile(4 * Page);
+        await peer.RefusedAsync(Request, WirePeer.Bytes(Region(guest: 0, user: 0x1000)), file);
+        await peer.DoAsync(Request, Region(guest: 0, user: 0), file);
+        await peer.DoAsync(FrontendRequest.RemMemReg, Region(guest: 0, user: 0));
     }
 
     [Fact]

@@ -17,7 +17,7 @@ public sealed class GetFeaturesTests : RequestTest
     public async Task Offers_device_ring_and_protocol_bits_before_and_after_negotiation()
     {
         const ulong expected = FakeDevice.OwnFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures
-            | VirtioFeatures.LogAll;
+            | VirtioFeatures.LogAll | VirtioFeatures.AccessPlatform;
         using WirePeer peer = await Rig.ConnectAsync();
         Assert.Equal(expected, await peer.AskValueAsync(Request));
         await peer.NegotiateAsync();
@@ -29,7 +29,7 @@ public sealed class GetFeaturesTests : RequestTest
     {
         using WirePeer peer = await Rig.ConnectAsync();
         ulong offered = await peer.AskValueAsync(Request);
-        Assert.Equal(0UL, offered & VirtioFeatures.AccessPlatform);
+        Assert.Equal(0UL, offered & VirtioFeatures.NotificationData);
     }
 
     [Fact]

@@ -16,7 +16,7 @@ public sealed class GetProtocolFeaturesTests : RequestTest
     public async Task Offers_exactly_what_is_built_before_any_other_message()
     {
         using WirePeer peer = await Rig.ConnectAsync();
-        Assert.Equal((ulong)WirePeer.AllProtocolFeatures, await peer.AskValueAsync(Request));
+        Assert.Equal((ulong)WirePeer.OfferedProtocolFeatures, await peer.AskValueAsync(Request));
     }
 
     [Fact]

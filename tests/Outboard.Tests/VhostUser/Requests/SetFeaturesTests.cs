@@ -12,7 +12,7 @@ public sealed class SetFeaturesTests : RequestTest
     protected override byte[] GoodPayload => WirePeer.Bytes(WirePeer.Features);
 
     [Theory]
-    [InlineData(VirtioFeatures.AccessPlatform)]
+    [InlineData(VirtioFeatures.NotificationData)]
     [InlineData(1UL << 1)]
     [InlineData(1UL << 63)]
     [InlineData(ulong.MaxValue)]

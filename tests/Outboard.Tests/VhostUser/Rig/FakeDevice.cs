@@ -1,5 +1,6 @@
 // A device that echoes, and records what it was told.
 using System.Collections.Concurrent;
+using Outboard.Memory;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Spec;
@@ -27,7 +28,11 @@ internal class FakeDevice()
     private int _configWrites;
     private volatile bool _holds;
 
+    public static readonly SharedRegion[] Regions = [new(1, 0x10000), new(200, 0x4000)];
+
     public override ulong DeviceFeatures => OwnFeatures;
+
+    public override IReadOnlyList<SharedRegion> SharedRegions => Regions;
 
     /// <summary>Whether requests are kept until <see cref="CompleteHeld"/>.</summary>
     public bool Holds
@@ -97,6 +102,13 @@ internal class FakeDevice()
     public PendingRequest TakeHeld() => _held.TryDequeue(out PendingRequest request)
         ? request
         : throw new InvalidOperationException("nothing is held");
+
+    public Task MapAsync(SharedRegionPart part, SharedMemory memory, ulong offset = 0, bool writable = true) =>
+        MapSharedAsync(part, memory, offset, writable);
+
+    public Task UnmapAsync(SharedRegionPart part) => UnmapSharedAsync(part);
+
+    public Task OfferAsync(int queue, SharedMemory? page, ulong offset = 0) => OfferDoorbellAsync(queue, page, offset);
 
     public void ChangeCapacity(ulong capacity)
     {

@@ -20,10 +20,15 @@ internal sealed class RawRing
     private uint _collected;
 
     public RawRing(BackendRig rig, DriverMemory memory, int index, ulong features = WirePeer.Features)
+        : this(rig, memory, DriverQueue.Create(index, Size, memory, features), index)
+    {
+    }
+
+    public RawRing(BackendRig rig, DriverMemory memory, DriverQueue ring, int index)
     {
         Memory = memory;
         Index = index;
-        Ring = DriverQueue.Create(index, Size, memory, features);
+        Ring = ring;
         _requests = [.. Enumerable.Range(0, Size).Select(_ => memory.Allocate(RequestBytes))];
         _answers = [.. Enumerable.Range(0, Size).Select(_ => memory.Allocate(RequestBytes))];
         Kick = rig.Event();
@@ -34,6 +39,9 @@ internal sealed class RawRing
     public int Index { get; }
 
     public DriverMemory Memory { get; }
+
+    /// <summary>From what stands in rings to what stands in messages; null for user addresses.</summary>
+    public ulong? AddressShift { get; set; }
 
     public DriverQueue Ring { get; }
 
@@ -47,7 +55,7 @@ internal sealed class RawRing
     {
         get
         {
-            ulong shift = Memory.UserAddress - Memory.GuestAddress;
+            ulong shift = AddressShift ?? Memory.UserAddress - Memory.GuestAddress;
             return new VringAddressPayload(
                 (uint)Index,
                 0,

@@ -28,7 +28,11 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
-        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault;
+        | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.BackendSendFd
+        | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem | ProtocolFeatures.PageFault;
+
+    /// <summary>All, and what changes the meaning of addresses, so that only its own tests negotiate it.</summary>
+    public const ProtocolFeatures OfferedProtocolFeatures = AllProtocolFeatures | ProtocolFeatures.GpaAddresses;
 
     public static byte[] Bytes<T>(T value)
         where T : unmanaged => MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)).ToArray();
