@@ -1,4 +1,4 @@
-// Requests that are not built, and numbers that are none: refused in step, and the connection lives when it can.
+// Numbers that are no requests: refused in step, and the connection lives when it can.
 using Outboard.VhostUser.Protocol;
 using Xunit;
 
@@ -8,28 +8,10 @@ public sealed class UnsupportedRequestTests : BackendTest
 {
     private static readonly uint[] s_unknown = [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
 
-    public static TheoryData<uint> UnsupportedThatCloses =>
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && !CanTellFailure(row))
-            .Select(row => row.Id), .. s_unknown];
-
-    public static TheoryData<uint> UnsupportedThatTellsFailure =>
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && CanTellFailure(row))
-            .Select(row => row.Id)];
-
-    public static TheoryData<uint> UnsupportedThatMayBeRefused =>
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && !row.HasOwnReply)
-            .Select(row => row.Id), .. s_unknown];
-
-    public static TheoryData<uint> UnsupportedWithOwnReply =>
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && row.HasOwnReply && !CanTellFailure(row))
-            .Select(row => row.Id)];
+    public static TheoryData<uint> Unknown => [.. s_unknown];
 
     [Theory]
-    [MemberData(nameof(UnsupportedThatMayBeRefused))]
+    [MemberData(nameof(Unknown))]
     public async Task Is_refused_when_it_asks(uint request)
     {
         using WirePeer peer = await Rig.ConnectAsync();
@@ -44,37 +26,7 @@ public sealed class UnsupportedRequestTests : BackendTest
     }
 
     [Theory]
-    [MemberData(nameof(UnsupportedWithOwnReply))]
-    public async Task With_a_reply_of_its_own_closes_the_connection(uint request)
-    {
-        using (WirePeer peer = await Rig.ConnectAsync())
-        {
-            await peer.NegotiateAsync();
-            await peer.SendAsync(WirePeer.Frame(request, WirePeer.NeedReply, new byte[8]), Rig.Event().Descriptor);
-            await peer.ExpectClosedAsync();
-        }
-
-        await Rig.ExpectServesNextAsync();
-    }
-
-    [Theory]
-    [MemberData(nameof(UnsupportedThatTellsFailure))]
-    public async Task With_a_reply_that_tells_a_failure_is_answered_by_it(uint request)
-    {
-        using WirePeer peer = await Rig.ConnectAsync();
-        await peer.NegotiateAsync();
-        byte[] failure = FailureReplies.Of((FrontendRequest)request)!;
-        foreach (uint flags in (uint[])[WirePeer.NoReply, WirePeer.NeedReply])
-        {
-            await peer.SendAsync(WirePeer.Frame(request, flags, new byte[8]), Rig.Event().Descriptor);
-            Assert.Equal(failure, await peer.ReplyAsync((FrontendRequest)request));
-        }
-
-        await peer.ExpectServedAsync();
-    }
-
-    [Theory]
-    [MemberData(nameof(UnsupportedThatCloses))]
+    [MemberData(nameof(Unknown))]
     public async Task Closes_the_connection_when_it_does_not_ask(uint request)
     {
         using (WirePeer peer = await Rig.ConnectAsync())
@@ -88,7 +40,7 @@ public sealed class UnsupportedRequestTests : BackendTest
     }
 
     [Theory]
-    [MemberData(nameof(UnsupportedThatCloses))]
+    [MemberData(nameof(Unknown))]
     public async Task Closes_the_connection_when_acknowledgements_were_not_negotiated(uint request)
     {
         using (WirePeer peer = await Rig.ConnectAsync())
@@ -110,7 +62,4 @@ public sealed class UnsupportedRequestTests : BackendTest
         Assert.Contains(Rig.Log.Warnings, line => line.Contains("GPU_SET_SOCKET", StringComparison.Ordinal));
         Assert.Contains(Rig.Log.Warnings, line => line.Contains("1000", StringComparison.Ordinal));
     }
-
-    private static bool CanTellFailure(RequestRow row) =>
-        row.HasOwnReply && FailureReplies.Of((FrontendRequest)row.Id) is not null;
 }
