@@ -1,5 +1,5 @@
-// SharedRegionGuestTests.cs - stock QEMU shows a device's shared memory regions in a BAR; a Linux guest reads and writes
-// there what the device maps and unmaps while it runs.
+// SharedRegionGuestTests.cs - stock QEMU shows a device's shared memory regions in a BAR; a Linux guest reads and
+// writes there what the device maps and unmaps while it runs, and rings the device's own doorbell.
 using Outboard.InteropTests.Lab;
 using Outboard.Linux.Memory;
 using Outboard.Memory;
