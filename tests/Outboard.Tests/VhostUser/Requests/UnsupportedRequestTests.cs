@@ -13,7 +13,7 @@ public sealed class UnsupportedRequestTests : BackendTest
             .Where(row => row.Support == RequestSupport.NotBuilt && !CanTellFailure(row))
             .Select(row => row.Id), .. s_unknown];
 
-    public static TheoryData<uint> UnsupportedThatTellsFailure =>
+    private static uint[] UnsupportedThatTellsFailure =>
         [.. RequestTable.FrontendRows
             .Where(row => row.Support == RequestSupport.NotBuilt && CanTellFailure(row))
             .Select(row => row.Id)];
@@ -57,17 +57,20 @@ public sealed class UnsupportedRequestTests : BackendTest
         await Rig.ExpectServesNextAsync();
     }
 
-    [Theory]
-    [MemberData(nameof(UnsupportedThatTellsFailure))]
-    public async Task With_a_reply_that_tells_a_failure_is_answered_by_it(uint request)
+    [Fact]
+    public async Task With_a_reply_that_tells_a_failure_is_answered_by_it()
     {
+        // There may be none of them at present: all such requests are built.
         using WirePeer peer = await Rig.ConnectAsync();
         await peer.NegotiateAsync();
-        byte[] failure = FailureReplies.Of((FrontendRequest)request)!;
-        foreach (uint flags in (uint[])[WirePeer.NoReply, WirePeer.NeedReply])
+        foreach (uint request in UnsupportedThatTellsFailure)
         {
-            await peer.SendAsync(WirePeer.Frame(request, flags, new byte[8]), Rig.Event().Descriptor);
-            Assert.Equal(failure, await peer.ReplyAsync((FrontendRequest)request));
+            byte[] failure = FailureReplies.Of((FrontendRequest)request)!;
+            foreach (uint flags in (uint[])[WirePeer.NoReply, WirePeer.NeedReply])
+            {
+                await peer.SendAsync(WirePeer.Frame(request, flags, new byte[8]), Rig.Event().Descriptor);
+                Assert.Equal(failure, await peer.ReplyAsync((FrontendRequest)request));
+            }
         }
 
         await peer.ExpectServedAsync();
