@@ -17,7 +17,9 @@ public readonly record struct SharedRegion(byte Id, ulong SizeBytes);
 /// <param name="Length">Bytes; whole pages, not 0.</param>
 public readonly record struct SharedRegionPart(byte Region, ulong Offset, ulong Length);
 
-/// <summary>What a transport does for the regions of the device that it serves. From any thread.</summary>
+/// <summary>
+/// What a transport does for the regions of the device that it serves. From any thread, while a queue runs.
+/// </summary>
 public abstract class SharedRegionHost
 {
     /// <summary>Maps a part of a memory object into a region.</summary>

@@ -1,7 +1,8 @@
 // The device's shared memory regions and doorbells: what the front-end is told of them, and what it is asked to map.
 //
 // The front-end may send ADD_MEM_REG and block right after it mapped something, so nothing here is awaited by the
-// control loop: a device awaits its mappings on threads of its own.
+// control loop: a device awaits its mappings on threads of its own. Nothing is asked while no ring runs: the device is
+// suspended then, vhost-user "Suspended device state" (and QEMU 11.1.3 crashes when it is asked before).
 using System.Runtime.InteropServices;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -73,6 +74,11 @@ internal sealed partial class BackendSession
             if ((session._protocolFeatures & needed) != needed)
             {
                 throw new IOException($"{needed} was not negotiated with the front-end");
+            }
+
+            if (session._vrings.All(vring => vring.Running is null))
+            {
+                throw new IOException("no ring runs: the driver has not started the device");
             }
 
             Attachment[] attachments = memory is null ? [] : [session._channel.Attach(memory)];

@@ -36,7 +36,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetStatus, FrontendRequest.GetStatus, FrontendRequest.GetInflightFd,
         FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
         FrontendRequest.PostcopyAdvise, FrontendRequest.PostcopyListen, FrontendRequest.PostcopyEnd,
-        FrontendRequest.IotlbMsg,
+        FrontendRequest.IotlbMsg, FrontendRequest.GetShmemConfig,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -62,7 +62,8 @@ internal sealed partial class SpecCoverage(string root)
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
-        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses;
+        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses
+        | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
@@ -185,7 +186,9 @@ internal sealed partial class SpecCoverage(string root)
                 _ => "BackendRequestTests",
             };
             string test = Existing($"tests/Outboard.Tests/VhostUser/Frontend/{file}.cs");
-            string foreign = request is BackendRequest.ConfigChangeMsg or BackendRequest.IotlbMsg ? Qemu : None;
+            string foreign = request is BackendRequest.ConfigChangeMsg or BackendRequest.IotlbMsg
+                or BackendRequest.ShmemMap or BackendRequest.ShmemUnmap or BackendRequest.VringHostNotifierMsg
+                ? Qemu : None;
             AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, test, foreign);
         }
     }

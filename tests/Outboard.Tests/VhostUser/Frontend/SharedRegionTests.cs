@@ -5,6 +5,7 @@ using Outboard.Memory;
 using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
+using Outboard.Virtio.Queue.Driver;
 using Xunit;
 
 namespace Outboard.Tests.VhostUser.Frontend;
@@ -14,6 +15,8 @@ public sealed class SharedRegionTests : BackendTest
     private const ulong Page = 4096;
     private static readonly SharedRegionPart s_part = new(1, 2 * Page, 2 * Page);
 
+    private ulong _memories;
+
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Fact]
@@ -21,6 +24,7 @@ public sealed class SharedRegionTests : BackendTest
     {
         await using VhostUserFrontend frontend = await Rig.ConnectFrontendAsync();
         Assert.Equal(FakeDevice.Regions, frontend.SharedRegions);
+        await StartAsync(frontend);
         FileSharedMemory memory = Shared(4 * Page, out MemoryMapping view);
         view.Segment.Span[(int)Page] = 0x11;
         await Rig.Device.MapAsync(s_part, memory, Page);
@@ -47,6 +51,8 @@ public sealed class SharedRegionTests : BackendTest
         FileSharedMemory memory = Shared(4 * Page, out _);
         for (int round = 0; round < 3; round++)
         {
+            await Assert.ThrowsAsync<IOException>(() => Rig.Device.MapAsync(s_part, memory));
+            await StartAsync(frontend);
             await Rig.Device.MapAsync(s_part, memory);
             await Assert.ThrowsAsync<ArgumentException>(() => Rig.Device.MapAsync(s_part, memory));
             Assert.Equal(1, frontend.SharedMappingCount);
@@ -60,8 +66,9 @@ public sealed class SharedRegionTests : BackendTest
     {
         await using VhostUserFrontend frontend = await Rig.ConnectFrontendAsync();
         FileSharedMemory page = Shared(2 * Page, out MemoryMapping view);
+        await StartAsync(frontend);
         await Rig.Device.OfferAsync(2, page, Page);
-        Outboard.Virtio.Queue.Driver.DriverMemory memory = Rig.Memory();
+        DriverMemory memory = Rig.Memory(guestAddress: 0x7_0000_0000);
         await frontend.ShareMemoryAsync(memory, Token);
         using FrontendQueue queue = await frontend.StartQueueAsync(2, 16, memory, Token);
         queue.Kick.Take();
@@ -191,6 +198,14 @@ public sealed class SharedRegionTests : BackendTest
         WireMessage reply = await backend.BackendChannel.ReceiveAsync();
         Assert.Equal((uint)request, reply.Request);
         Assert.Equal(isServed, reply.Value == 0);
+    }
+
+    /// <summary>Has a ring run, without which a device is not to ask for anything.</summary>
+    private async Task StartAsync(VhostUserFrontend frontend)
+    {
+        DriverMemory memory = Rig.Memory(guestAddress: ++_memories << 40);
+        await frontend.ShareMemoryAsync(memory, Token);
+        Rig.Own(await frontend.StartQueueAsync(0, 16, memory, Token));
     }
 
     private FileSharedMemory Shared(ulong sizeBytes, out MemoryMapping view)

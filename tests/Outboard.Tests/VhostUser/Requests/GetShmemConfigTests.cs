@@ -36,7 +36,8 @@ public sealed class GetShmemConfigTests : RequestTest
     [Fact]
     public async Task Mapping_and_unmapping_are_asked_for_on_the_back_ends_channel()
     {
-        using WirePeer peer = await ConnectPreparedAsync();
+        (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig);
+        await ring.StartAsync(peer);
         (FileDescriptor passed, WirePeer asking) = Rig.SocketPair();
         await peer.DoBytesAsync(FrontendRequest.SetBackendReqFd, [], passed);
         using FileSharedMemory memory = new(MemFd.Create("outboard-part", 0x4000));
