@@ -7,8 +7,8 @@
 # unpacked side by side without being installed: nothing on the machine changes, no root is needed, nothing is mounted.
 # Run a program of it with eng/peer.sh. The first call downloads and unpacks; later calls only print the folder.
 #
-# Optional sets: dpdk, virtiofsd, valgrind, guest-tools (small programs that guest/build.sh then puts into the test
-# machine).
+# Optional sets: valgrind; guest-tools (small programs that guest/build.sh then puts into the test machine); and programs
+# at the other end of a socket: dpdk (55 MB), virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release).
 # Environment:
 #   OUTBOARD_PEERS          folder of the cache (otherwise outboard/peers in the user's cache folder)
 #   OUTBOARD_DEBIAN_MIRROR  Debian archive to take packages from (otherwise the one in this machine's own apt sources)
@@ -18,6 +18,8 @@ set -euo pipefail
 RELEASE=trixie
 BACKPORTS=$RELEASE-backports
 FROM_BACKPORTS='qemu-* seabios'
+UNSTABLE=sid
+FROM_UNSTABLE=vhost-device-vsock
 KERNEL=linux-image-amd64
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -31,9 +33,11 @@ set_packages() {
   case $1 in
     dpdk) echo dpdk dpdk-dev ;;
     virtiofsd) echo virtiofsd ;;
+    passt) echo passt ;;
+    vsock) echo vhost-device-vsock ;;
     valgrind) echo valgrind ;;
     guest-tools) echo nvme-cli i2c-tools gpiod alsa-utils evtest socat iperf3 ;;
-    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, valgrind, guest-tools" ;;
+    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, valgrind, guest-tools" ;;
   esac
 }
 
@@ -130,10 +134,14 @@ update_lists() {
   local mirror
   mkdir -p "$APT/lists/partial" "$ARCHIVES/partial"
   : > "$APT/status"
-  printf 'Package: %s\nPin: release n=%s\nPin-Priority: 600\n' "$FROM_BACKPORTS" "$BACKPORTS" > "$APT/preferences"
+  printf 'Package: %s\nPin: release n=%s\nPin-Priority: %s\n\n' \
+    "$FROM_BACKPORTS" "$BACKPORTS" 600 "$FROM_UNSTABLE" "$UNSTABLE" 600 '*' "$UNSTABLE" -1 > "$APT/preferences"
   for mirror in $(candidate_mirrors); do
     say "reading the package lists of $RELEASE"
     printf "deb [arch=amd64 signed-by=$KEYRING] $mirror %s main\n" "$RELEASE" "$BACKPORTS" > "$APT/sources.list"
+    case " ${SETS[*]} " in
+      *' vsock '*) echo "deb [arch=amd64 signed-by=$KEYRING] $mirror $UNSTABLE main" >> "$APT/sources.list" ;;
+    esac
     if private_apt apt-get -qq -o APT::Update::Error-Mode=any update >&2; then
       return
     fi
