@@ -92,7 +92,8 @@ public sealed partial class DpdkTests
     private static async Task<PeerProcess> StartBackendAsync(TempFolder folder)
     {
         string socket = folder.Combine("net.sock");
-        PeerProcess testpmd = await StartAsync("be", $"net_vhost0,iface={socket},queues=1", "--auto-start", "--no-flush-rx");
+        PeerProcess testpmd = await StartAsync(
+            "be", $"net_vhost0,iface={socket},queues=1", "--auto-start", "--no-flush-rx");
         await testpmd.WaitForSocketAsync(socket, s_startLimit);
         return testpmd;
     }

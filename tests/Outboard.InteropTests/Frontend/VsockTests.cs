@@ -1,5 +1,5 @@
-// VsockTests.cs - our front-end and vhost-device-vsock, of the rust-vmm family: what it offers, its configuration, and a
-// connection through its queues to a socket of the host.
+// VsockTests.cs - our front-end and vhost-device-vsock, of the rust-vmm family: what it offers, its configuration, and
+// a connection through its queues to a socket of the host.
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Text.Json;

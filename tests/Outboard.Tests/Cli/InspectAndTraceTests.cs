@@ -86,6 +86,7 @@ public sealed class InspectAndTraceTests : IDisposable
         Assert.Contains(" F>B  #1 GET_FEATURES\n", outcome.Output, StringComparison.Ordinal);
         Assert.Matches(@" B>F  #2 GET_FEATURES reply to #1 after \d+ us: features=0x\w+\(.*VERSION_1", outcome.Output);
         Assert.Matches(@"GET_CONFIG offset=0 size=\d+", outcome.Output);
+        Assert.Matches(@"GET_CONFIG reply .* config=\[\{capacity=2048 .*num_queues=2", outcome.Output);
         Assert.DoesNotContain("!!", outcome.Output, StringComparison.Ordinal);
         Assert.False(File.Exists(_folder["t"]));
     }
