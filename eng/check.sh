@@ -68,7 +68,7 @@ step "build" dotnet build Outboard.slnx -c Release || finish
 suite unit tests/Outboard.Tests
 [ "$scope" = unit ] && finish
 
-step "foreign programs" bash eng/peers.sh
+step "foreign programs" bash eng/peers.sh --with dpdk,virtiofsd,passt,vsock,gpu
 step "guest image" bash eng/guest/build.sh
 suite interop tests/Outboard.InteropTests
 step "demo" dotnet run --project tools/Outboard.Cli -c Release --no-build -- demo

@@ -7,8 +7,9 @@
 # unpacked side by side without being installed: nothing on the machine changes, no root is needed, nothing is mounted.
 # Run a program of it with eng/peer.sh. The first call downloads and unpacks; later calls only print the folder.
 #
-# Optional sets: dpdk, virtiofsd, valgrind, guest-tools (small programs that guest/build.sh then puts into the test
-# machine).
+# Optional sets: valgrind; guest-tools (small programs that guest/build.sh then puts into the test machine); and programs
+# at the other end of a socket: dpdk (55 MB), virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release),
+# gpu (QEMU's vhost-user-gpu, 50 MB).
 # Environment:
 #   OUTBOARD_PEERS          folder of the cache (otherwise outboard/peers in the user's cache folder)
 #   OUTBOARD_DEBIAN_MIRROR  Debian archive to take packages from (otherwise the one in this machine's own apt sources)
@@ -18,6 +19,8 @@ set -euo pipefail
 RELEASE=trixie
 BACKPORTS=$RELEASE-backports
 FROM_BACKPORTS='qemu-* seabios'
+UNSTABLE=sid
+FROM_UNSTABLE=vhost-device-vsock
 KERNEL=linux-image-amd64
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -31,9 +34,12 @@ set_packages() {
   case $1 in
     dpdk) echo dpdk dpdk-dev ;;
     virtiofsd) echo virtiofsd ;;
+    passt) echo passt ;;
+    vsock) echo vhost-device-vsock ;;
+    gpu) echo libvirglrenderer1 libgbm1 libepoxy0 ;;
     valgrind) echo valgrind ;;
     guest-tools) echo nvme-cli i2c-tools gpiod alsa-utils evtest socat iperf3 ;;
-    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, valgrind, guest-tools" ;;
+    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, gpu, valgrind, guest-tools" ;;
   esac
 }
 
@@ -130,10 +136,14 @@ update_lists() {
   local mirror
   mkdir -p "$APT/lists/partial" "$ARCHIVES/partial"
   : > "$APT/status"
-  printf 'Package: %s\nPin: release n=%s\nPin-Priority: 600\n' "$FROM_BACKPORTS" "$BACKPORTS" > "$APT/preferences"
+  printf 'Package: %s\nPin: release n=%s\nPin-Priority: %s\n\n' \
+    "$FROM_BACKPORTS" "$BACKPORTS" 600 "$FROM_UNSTABLE" "$UNSTABLE" 600 '*' "$UNSTABLE" -1 > "$APT/preferences"
   for mirror in $(candidate_mirrors); do
     say "reading the package lists of $RELEASE"
     printf "deb [arch=amd64 signed-by=$KEYRING] $mirror %s main\n" "$RELEASE" "$BACKPORTS" > "$APT/sources.list"
+    case " ${SETS[*]} " in
+      *' vsock '*) echo "deb [arch=amd64 signed-by=$KEYRING] $mirror $UNSTABLE main" >> "$APT/sources.list" ;;
+    esac
     if private_apt apt-get -qq -o APT::Update::Error-Mode=any update >&2; then
       return
     fi
@@ -156,13 +166,20 @@ unpack() {
   echo "$archive" >> "$FOLDER/packages"
 }
 
+# a package without what it depends on
+unpack_alone() {
+  local package=$1 archive
+  (cd "$ARCHIVES" && private_apt apt-get -qq download "$package" >&2) ||
+    fail "$package could not be downloaded" "see apt's message above, then call again"
+  archive=$(cd "$ARCHIVES" && ls -t "$package"_*.deb | head -n 1)
+  unpack "$archive"
+}
+
 unpack_kernel() {
   local archive
   archive=$(resolve "$KERNEL" | grep '^linux-image-[0-9]') || fail "$KERNEL is not in the archive" "see apt's message"
   say "downloading the guest kernel ${archive%%_*}"
-  (cd "$ARCHIVES" && private_apt apt-get -qq download "${archive%%_*}" >&2) ||
-    fail "${archive%%_*} could not be downloaded" "see apt's message above, then call again"
-  unpack "$archive"
+  unpack_alone "${archive%%_*}"
 }
 
 make_tree() {
@@ -186,6 +203,9 @@ make_tree() {
     while read -r archive; do unpack "$archive"; done
   for archive in "${archives[@]}"; do unpack "$archive"; done
   unpack_kernel
+  case " ${SETS[*]} " in
+    *' gpu '*) unpack_alone qemu-system-gui ;;
+  esac
   rm -rf "$APT"
   for set in base "${SETS[@]}"; do touch "$STAMPS/$set"; done
   say "ready: $FOLDER ($(du -sh "$FOLDER" | cut -f 1))"

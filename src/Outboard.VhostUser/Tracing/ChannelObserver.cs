@@ -1,5 +1,6 @@
 // Makes entries of a trace from the messages of one channel: names and fields from the tables, replies matched to what
 // they answer, and what is wrong with a message by the rules of the table. It changes nothing.
+using System.Runtime.InteropServices;
 using Outboard.Virtio.Spec;
 using Outboard.VhostUser.Protocol;
 
@@ -15,6 +16,7 @@ internal sealed class ChannelObserver(TracedChannel channel, VirtioDeviceId? dev
 
     private readonly List<(uint Request, long Number, TimeSpan Time)> _unanswered = [];
     private ProtocolFeatures? _negotiated;
+    private HashSet<string>? _deviceFeatures;
 
     /// <summary>Requests that nobody has answered, although an answer was due.</summary>
     internal int Unanswered => _unanswered.Count;
@@ -47,7 +49,7 @@ internal sealed class ChannelObserver(TracedChannel channel, VirtioDeviceId? dev
             Name = name,
             Payload = payload,
             DescriptorCount = descriptors,
-            Fields = layout.Decode(payload, device),
+            Fields = [.. layout.Decode(payload, device), .. ConfigFields(name, isReply, payload)],
             Problem = Problem(row, name, header, isReply, isFromFrontend == IsMain, descriptors),
         };
         if (isReply)
@@ -76,12 +78,30 @@ internal sealed class ChannelObserver(TracedChannel channel, VirtioDeviceId? dev
         return isEcho ? fields.Request : row.HasOwnReply ? fields.Reply : s_status;
     }
 
+    /// <summary>The fields of a configuration space, where it goes over the wire from its beginning.</summary>
+    private IReadOnlyList<FieldValue> ConfigFields(string? name, bool isReply, ReadOnlySpan<byte> payload)
+    {
+        bool hasSpace = (name, isReply) is ("GET_CONFIG", true) or ("SET_CONFIG", false)
+            && payload.Length > ConfigPayload.Bytes
+            && MemoryMarshal.Read<ConfigPayload>(payload).Offset == 0;
+        return hasSpace && device is { } type && DeviceConfigLayouts.Of(type) is { } layout
+            ? [new FieldValue(
+                "config", FieldKind.Bytes, 0, string.Empty, [],
+                [layout.Decode(payload[ConfigPayload.Bytes..], type, _deviceFeatures)])]
+            : [];
+    }
+
     private MessageEntry Match(MessageEntry reply)
     {
         int at = _unanswered.FindIndex(request => request.Request == reply.Header.Request);
         if (at < 0)
         {
             return reply with { Problem = reply.Problem ?? "answers no request" };
+        }
+
+        if (IsMain && reply is { Name: "GET_FEATURES", Payload.Length: sizeof(ulong) })
+        {
+            _deviceFeatures = [.. FeatureNames.Device(BitConverter.ToUInt64(reply.Payload.Span), device)];
         }
 
         // Answers come in order: what was asked before this one will get none any more.

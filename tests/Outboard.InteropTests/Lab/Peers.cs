@@ -8,6 +8,7 @@ internal sealed class Peers
 {
     private static readonly TimeSpan s_makeLimit = TimeSpan.FromMinutes(20);
     private static readonly Lazy<Task<Peers>> s_ready = new(MakeAsync);
+    private static readonly Dictionary<string, Task> s_sets = [];
 
     private Peers(string runner, string guestFolder)
     {
@@ -26,6 +27,21 @@ internal sealed class Peers
 
     public static Task<Peers> ReadyAsync() => s_ready.Value;
 
+    /// <summary>Makes an optional set of programs (eng/peers.sh --with) a part of the tree.</summary>
+    public static Task RequireAsync(string set)
+    {
+        lock (s_sets)
+        {
+            if (!s_sets.TryGetValue(set, out Task? making))
+            {
+                making = RunAsync(Path.Combine(RepositoryFolder, "eng", "peers.sh"), "--with", set);
+                s_sets[set] = making;
+            }
+
+            return making;
+        }
+    }
+
     private static string FindRepository()
     {
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
@@ -41,14 +57,20 @@ internal sealed class Peers
 
     private static async Task<Peers> MakeAsync()
     {
-        string builder = Path.Combine(RepositoryFolder, "eng", "guest", "build.sh");
-        ProcessStartInfo information = new(builder)
+        string folder = await RunAsync(Path.Combine(RepositoryFolder, "eng", "guest", "build.sh"));
+        return new Peers(Path.Combine(RepositoryFolder, "eng", "peer.sh"), folder);
+    }
+
+    /// <summary>Runs a script to its end and gives the folder that it prints.</summary>
+    private static async Task<string> RunAsync(string script, params string[] arguments)
+    {
+        ProcessStartInfo information = new(script, arguments)
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
-        using Process process = Process.Start(information) ?? throw new LabException($"{builder} did not start");
+        using Process process = Process.Start(information) ?? throw new LabException($"{script} did not start");
         process.StandardInput.Close();
         Task<string> output = process.StandardOutput.ReadToEndAsync();
         Task<string> errors = process.StandardError.ReadToEndAsync();
@@ -59,15 +81,12 @@ internal sealed class Peers
         catch (TimeoutException exception)
         {
             process.Kill(entireProcessTree: true);
-            throw new LabException($"{builder} did not end within {s_makeLimit}: {await errors}", exception);
+            throw new LabException($"{script} did not end within {s_makeLimit}: {await errors}", exception);
         }
 
         string folder = (await output).Trim();
-        if (process.ExitCode != 0 || folder.Length == 0)
-        {
-            throw new LabException($"the foreign programs are not available; {builder} says:\n{await errors}");
-        }
-
-        return new Peers(Path.Combine(RepositoryFolder, "eng", "peer.sh"), folder);
+        return process.ExitCode == 0 && folder.Length > 0
+            ? folder
+            : throw new LabException($"the foreign programs are not available; {script} says:\n{await errors}");
     }
 }

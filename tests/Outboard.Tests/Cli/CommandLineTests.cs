@@ -21,6 +21,16 @@ public sealed class CommandLineTests
         Assert.Equal(new Outcome(0, Capabilities, string.Empty), outcome);
     }
 
+    [Theory]
+    [InlineData("net --print-capabilities --tap=x --no-such-option", "net")]
+    [InlineData("--bogus rng --fd=x --print-capabilities", "rng")]
+    public async Task Print_capabilities_wins_for_every_back_end(string arguments, string type)
+    {
+        Outcome outcome = await OutboardProcess.RunAsync(arguments.Split(' '));
+        string expected = $"{{\"type\":\"{type}\",\"features\":[]}}\n";
+        Assert.Equal(new Outcome(0, expected, string.Empty), outcome);
+    }
+
     [Fact]
     public async Task A_link_named_outboard_block_is_the_block_back_end()
     {

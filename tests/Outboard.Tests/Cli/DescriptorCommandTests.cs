@@ -16,22 +16,29 @@ public sealed class DescriptorCommandTests : IDisposable
     [Fact]
     public async Task What_is_installed_is_listed_and_can_be_called()
     {
+        string[] types = ["block", "net", "rng"];
         Outcome installed = await OutboardProcess.RunAsync("install-descriptors", "--prefix", _folder.Path);
         Assert.Equal(0, installed.ExitCode);
-        Assert.Equal($"{_folder["bin/outboard-block"]}\n{Descriptors}/50-outboard-block.json\n", installed.Output);
+        Assert.Equal(
+            string.Concat(types.Select(
+                type => $"{_folder[$"bin/outboard-{type}"]}\n{Descriptors}/50-outboard-{type}.json\n")),
+            installed.Output);
         Assert.Contains("note: ", installed.Errors, StringComparison.Ordinal);
 
         Outcome listed = await OutboardProcess.RunAsync("list-backends", "--json", "--directory", Descriptors);
         Assert.Equal(0, listed.ExitCode);
         Assert.Empty(listed.Errors);
-        JsonElement backend = Assert.Single(JsonDocument.Parse(listed.Output).RootElement.EnumerateArray());
-        Assert.Equal("block", backend.GetProperty("type").GetString());
-        string binary = backend.GetProperty("binary").GetString()!;
-        Assert.Equal(_folder["bin/outboard-block"], binary);
-
-        await using OutboardProcess called = OutboardProcess.StartProgram(binary, ["--print-capabilities"]);
-        Outcome outcome = await called.EndAsync();
-        Assert.Equal("block", BackendCapabilities.Parse(System.Text.Encoding.UTF8.GetBytes(outcome.Output)).Type);
+        JsonElement[] backends = [.. JsonDocument.Parse(listed.Output).RootElement.EnumerateArray()];
+        Assert.Equal(types, backends.Select(backend => backend.GetProperty("type").GetString()));
+        foreach ((JsonElement backend, string type) in backends.Zip(types))
+        {
+            string binary = backend.GetProperty("binary").GetString()!;
+            Assert.Equal(_folder[$"bin/outboard-{type}"], binary);
+            await using OutboardProcess called = OutboardProcess.StartProgram(binary, ["--print-capabilities"]);
+            Outcome outcome = await called.EndAsync();
+            Assert.Equal((0, string.Empty), (outcome.ExitCode, outcome.Errors));
+            Assert.Equal(type, BackendCapabilities.Parse(System.Text.Encoding.UTF8.GetBytes(outcome.Output)).Type);
+        }
     }
 
     [Fact]
@@ -42,7 +49,7 @@ public sealed class DescriptorCommandTests : IDisposable
         Assert.Equal(program, new FileInfo(_folder["bin/outboard-block"]).LinkTarget);
         await OutboardProcess.RunAsync("install-descriptors", "--prefix", _folder.Path);
         Assert.Equal(OutboardProcess.Program, new FileInfo(_folder["bin/outboard-block"]).LinkTarget);
-        Assert.Single(Directory.GetFiles(Descriptors));
+        Assert.Equal(3, Directory.GetFiles(Descriptors).Length);
     }
 
     [Fact]
@@ -58,10 +65,11 @@ public sealed class DescriptorCommandTests : IDisposable
     [Fact]
     public async Task What_is_no_link_is_not_replaced()
     {
-        string file = _folder.Write("bin/outboard-block", "precious");
+        string file = _folder.Write("bin/outboard-rng", "precious");
         Outcome outcome = await OutboardProcess.RunAsync("install-descriptors", "--prefix", _folder.Path);
         outcome.AssertFailed(1, file, "no link", "remove it");
         Assert.Equal("precious", File.ReadAllText(file));
+        Assert.Single(Directory.GetFiles(_folder["bin"]));
     }
 
     [Fact]

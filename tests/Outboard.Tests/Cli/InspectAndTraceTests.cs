@@ -43,6 +43,24 @@ public sealed class InspectAndTraceTests : IDisposable
         Assert.Contains("FLUSH", Words(offer.GetProperty("features").GetProperty("device")));
     }
 
+    [Theory]
+    [InlineData("block --null-size=1M")]
+    [InlineData("net --null")]
+    [InlineData("rng")]
+    public async Task In_band_notifications_are_offered_when_asked_for(string backEnd)
+    {
+        foreach (bool asks in (bool[])[false, true])
+        {
+            string socket = _folder[$"s{asks}"];
+            string[] more = asks ? ["--inband-notifications"] : [];
+            await using OutboardProcess backend = OutboardProcess.Start(
+                [.. backEnd.Split(' '), $"--socket-path={socket}", .. more]);
+            await backend.ListensAsync(socket);
+            Outcome outcome = await OutboardProcess.RunAsync("inspect", $"--socket-path={socket}");
+            Assert.Equal(asks, outcome.Output.Contains("INBAND_NOTIFICATIONS", StringComparison.Ordinal));
+        }
+    }
+
     [Fact]
     public async Task Nobody_to_inspect_is_told_in_one_line()
     {
@@ -68,6 +86,7 @@ public sealed class InspectAndTraceTests : IDisposable
         Assert.Contains(" F>B  #1 GET_FEATURES\n", outcome.Output, StringComparison.Ordinal);
         Assert.Matches(@" B>F  #2 GET_FEATURES reply to #1 after \d+ us: features=0x\w+\(.*VERSION_1", outcome.Output);
         Assert.Matches(@"GET_CONFIG offset=0 size=\d+", outcome.Output);
+        Assert.Matches(@"GET_CONFIG reply .* config=\[\{capacity=2048 .*num_queues=2", outcome.Output);
         Assert.DoesNotContain("!!", outcome.Output, StringComparison.Ordinal);
         Assert.False(File.Exists(_folder["t"]));
     }

@@ -18,7 +18,9 @@ internal sealed partial class SpecCoverage(string root)
     private const string None = "-";
     private const string Qemu = "QEMU";
     private const string Libblkio = "libblkio";
+    private const string Dpdk = "DPDK";
     private const string StorageDaemon = "qemu-storage-daemon";
+    private const string OtherBackends = "other back-ends";
     private const string RequestTests = "tests/Outboard.Tests/VhostUser/Requests";
     private const string Backend = "src/Outboard.VhostUser/Backend";
     private const string Frontend = "src/Outboard.VhostUser/Frontend";
@@ -58,6 +60,27 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetProtocolFeatures, FrontendRequest.SetVringEnable, FrontendRequest.GetConfig,
     ];
 
+    /// <summary>
+    /// Requests that our front-end sends to virtiofsd, passt, vhost-device-vsock or DPDK's net_vhost beyond those
+    /// above.
+    /// </summary>
+    private static readonly FrontendRequest[] s_otherBackends =
+    [
+        FrontendRequest.SetMemTable, FrontendRequest.SetStatus, FrontendRequest.AddMemReg,
+        FrontendRequest.GetMaxMemSlots, FrontendRequest.GetQueueNum, FrontendRequest.SetBackendReqFd,
+        FrontendRequest.GpuSetSocket,
+    ];
+
+    /// <summary>Requests seen on the wire from DPDK's net_virtio_user.</summary>
+    private static readonly FrontendRequest[] s_dpdk =
+    [
+        FrontendRequest.GetFeatures, FrontendRequest.SetFeatures, FrontendRequest.SetOwner, FrontendRequest.SetVringNum,
+        FrontendRequest.SetVringAddr, FrontendRequest.SetVringBase, FrontendRequest.GetVringBase,
+        FrontendRequest.SetVringKick, FrontendRequest.SetVringCall, FrontendRequest.GetProtocolFeatures,
+        FrontendRequest.SetProtocolFeatures, FrontendRequest.SetVringEnable, FrontendRequest.SetMemTable,
+        FrontendRequest.SetStatus, FrontendRequest.GetStatus,
+    ];
+
     private static readonly ProtocolFeatures s_qemuFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
@@ -91,7 +114,7 @@ internal sealed partial class SpecCoverage(string root)
             "tests/Outboard.Tests/VhostUser/IommuTests.cs", Qemu),
         ["RingPacked"] = new(
             "src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake",
-            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", None),
+            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", Dpdk),
     };
 
     private static readonly Dictionary<string, Place> s_block = new()
@@ -132,10 +155,12 @@ internal sealed partial class SpecCoverage(string root)
         named here exists (`OUTBOARD_WRITE_DOCS=1` writes the page anew).
 
         * **Built** is carried out. **Not built** is answered as an unsupported request, or not offered.
-        * *Used by* names foreign programs: QEMU 11.1 with a Linux guest, and libblkio (qemu-io, qemu-img), both against
-          our back-end in the interoperability tests; qemu-storage-daemon against our front-end in the benchmarks. A
-          dash means that none of them uses it in our runs, though one of them might elsewhere. Given memory slots, for
-          example, QEMU and libblkio never send SET_MEM_TABLE.
+        * *Used by* names foreign programs of the interoperability tests: QEMU 11.1 with a Linux guest, libblkio (
+            qemu-io,
+          qemu-img) and DPDK (testpmd's net_virtio_user) against our back-end; qemu-storage-daemon, virtiofsd, passt,
+          vhost-device-vsock, vhost-user-gpu and DPDK's net_vhost against our front-end, "other back-ends" being all but
+          the first of these. A dash means that none of them uses it in our runs, though one of them might elsewhere.
+          Given memory slots, for example, QEMU and libblkio never send SET_MEM_TABLE.
 
         """;
 
@@ -167,7 +192,8 @@ internal sealed partial class SpecCoverage(string root)
             string code = isBuilt ? $"{Find(Backend, request.ToString())}, {Find(Frontend, sender)}" : None;
             string foreign = Join(
                 (s_qemu.Contains(request), Qemu), (s_libblkio.Contains(request), Libblkio),
-                (s_storageDaemon.Contains(request), StorageDaemon));
+                (s_dpdk.Contains(request), Dpdk), (s_storageDaemon.Contains(request), StorageDaemon),
+                (s_otherBackends.Contains(request), OtherBackends));
             AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, Existing(test), foreign);
         }
 

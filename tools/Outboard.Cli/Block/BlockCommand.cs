@@ -60,6 +60,7 @@ internal static class BlockCommand
             Logger = log,
             WorkerCount = settings.ThreadCount,
             WithheldFeatures = settings.HasSplitRingsOnly ? VirtioFeatures.RingPacked : 0,
+            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
             Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };
     }

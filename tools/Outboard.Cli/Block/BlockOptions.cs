@@ -1,6 +1,7 @@
 // The options of "outboard block", in the order in which --help shows them.
 using System.CommandLine;
 using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Devices.Block.Backends;
 using Outboard.Linux.Files;
@@ -99,6 +100,8 @@ internal sealed class BlockOptions
         "--fault-delay", "MS", "For tests: how long requests are delayed; all of them without --fault-delay-rate.",
         1, LongestDelayMs);
 
+    private readonly SwitchOption _inband = InbandOption.Create();
+
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
 
     private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
@@ -113,6 +116,7 @@ internal sealed class BlockOptions
             _writeCache, _noWriteCache,
             _queues, _queueSize, _splitRings, _threads, _polling, _engine, _watchSize,
             _faultErrors, _faultDelays, _faultDelay, _faultSeed,
+            _inband,
             _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -149,6 +153,7 @@ internal sealed class BlockOptions
             FileEngine = ReadEngine(result),
             WatchesSize = _watchSize.Read(result),
             Faults = ReadFaults(result),
+            OffersInbandNotifications = _inband.Read(result),
             LogLevel = _verbose.Read(result) ? LogLevel.Debug
                 : _quiet.Read(result) ? LogLevel.Warning
                 : LogLevel.Information,

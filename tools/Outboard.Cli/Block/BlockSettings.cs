@@ -59,6 +59,8 @@ internal sealed record BlockSettings
 
     public FaultPlan? Faults { get; init; }
 
+    public bool OffersInbandNotifications { get; init; }
+
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>Checks what belongs together.</summary>

@@ -1,12 +1,13 @@
-// "outboard install-descriptors": tells management software about this program. Everything is written below PREFIX:
+// "outboard install-descriptors": tells management software about this program. Everything is written below PREFIX, for
+// each back-end (block, net, rng):
 //
 //   PREFIX/share/qemu/vhost-user/50-outboard-block.json   names ...
 //   PREFIX/bin/outboard-block                             ... this link, which leads to the program "outboard"
 //
 // The link is there because a description has no place for arguments: the program is the block back-end when it is
 // called by that name. It is relative ("outboard") when the program itself is PREFIX/bin/outboard, so that a package
-// can be moved as a whole, and absolute otherwise. Both files are replaced when they exist; a file in the place of the
-// link is not.
+// can be moved as a whole, and absolute otherwise. Files are replaced when they exist; a file in the place of a link is
+// not, and then nothing is written at all.
 using System.CommandLine;
 using Outboard.Cli.Text;
 using Outboard.VhostUser.Discovery;
@@ -15,8 +16,12 @@ namespace Outboard.Cli.Discovery;
 
 internal static class InstallDescriptorsCommand
 {
-    private const string LinkName = "outboard-block";
-    private const string FileName = "50-outboard-block.json";
+    private static readonly (BackendCapabilities Capabilities, string Description)[] s_backends =
+    [
+        (BackendCapabilities.Block, "Outboard vhost-user block back-end"),
+        (BackendCapabilities.Net, "Outboard vhost-user network back-end"),
+        (BackendCapabilities.Rng, "Outboard vhost-user entropy back-end"),
+    ];
 
     public static Command Create()
     {
@@ -24,11 +29,11 @@ internal static class InstallDescriptorsCommand
             "--prefix", "DIR", "Where to install: /usr, or any other directory.");
         prefix.Required = true;
         ValueOption<string> binary = ValueOption.Text(
-            "--binary", "PATH", "The program 'outboard' that the back-end's link leads to. [default: this program]");
+            "--binary", "PATH", "The program 'outboard' that the back-ends' links lead to. [default: this program]");
         Command command = new(
             "install-descriptors",
-            "Install the JSON description of the block back-end in PREFIX/share/qemu/vhost-user, "
-            + "and the link PREFIX/bin/outboard-block that it names.")
+            "Install the JSON descriptions of the back-ends (block, net, rng) in PREFIX/share/qemu/vhost-user, "
+            + "and the links that they name (PREFIX/bin/outboard-block and so on).")
         {
             prefix, binary,
         };
@@ -46,24 +51,29 @@ internal static class InstallDescriptorsCommand
         }
 
         string root = Path.GetFullPath(prefix);
-        string link = Path.Combine(root, "bin", LinkName);
         string folder = Path.Combine(root, "share", "qemu", "vhost-user");
-        WriteLink(link, program);
-        string file = WriteDescription(folder, link);
-
+        string[] links = [.. s_backends.Select(backend => Path.Combine(root, "bin", NameOf(backend.Capabilities)))];
+        RequireReplaceable(links);
         using StreamWriter output = new(Console.OpenStandardOutput()) { NewLine = "\n" };
-        output.WriteLine(link);
-        output.WriteLine(file);
+        foreach (((BackendCapabilities capabilities, string description), string link) in s_backends.Zip(links))
+        {
+            WriteLink(link, program);
+            output.WriteLine(link);
+            output.WriteLine(WriteDescription(folder, capabilities, new(description, capabilities.Type, link)));
+        }
+
         IReadOnlyList<string> searched = BackendDirectory.SearchPath();
         if (!searched.Contains(folder))
         {
             ErrorLine.Write(
                 "outboard install-descriptors: note: management software looks in "
-                + $"{string.Join(", ", searched)}; link {file} from there");
+                + $"{string.Join(", ", searched)}; link the files of {folder} from there");
         }
 
         return 0;
     }
+
+    private static string NameOf(BackendCapabilities capabilities) => $"outboard-{capabilities.Type}";
 
     private static string ThisProgram()
     {
@@ -80,30 +90,32 @@ internal static class InstallDescriptorsCommand
             : throw new CommandLineException($"--binary: needed, as there is no {beside}; give the program's path");
     }
 
+    private static void RequireReplaceable(string[] links)
+    {
+        foreach (string link in links)
+        {
+            FileInfo existing = new(link);
+            if (existing.LinkTarget is null && existing.Exists)
+            {
+                throw new IOException($"{link} exists and is no link: remove it or choose another --prefix");
+            }
+        }
+    }
+
     private static void WriteLink(string link, string program)
     {
         string folder = Path.GetDirectoryName(link)!;
         Directory.CreateDirectory(folder);
-        FileInfo existing = new(link);
-        if (existing.LinkTarget is not null)
-        {
-            existing.Delete();
-        }
-        else if (existing.Exists)
-        {
-            throw new IOException($"{link} exists and is no link: remove it or choose another --prefix");
-        }
-
+        File.Delete(link);
         bool isSibling = Path.GetDirectoryName(program) == folder;
         File.CreateSymbolicLink(link, isSibling ? Path.GetFileName(program) : program);
     }
 
-    private static string WriteDescription(string folder, string link)
+    private static string WriteDescription(
+        string folder, BackendCapabilities capabilities, BackendDescription description)
     {
         Directory.CreateDirectory(folder);
-        string file = Path.Combine(folder, FileName);
-        BackendDescription description = new(
-            "Outboard vhost-user block back-end", BackendCapabilities.Block.Type, link);
+        string file = Path.Combine(folder, $"50-{NameOf(capabilities)}.json");
 
         // Written beside and renamed, so that a reader never sees half of it.
         string temporary = file + ".new";

@@ -48,6 +48,7 @@ internal static class NetCommand
         {
             Logger = log,
             WorkerCount = settings.ThreadCount,
+            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
             Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };
     }

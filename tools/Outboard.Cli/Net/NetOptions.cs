@@ -2,6 +2,7 @@
 using System.CommandLine;
 using System.Net.NetworkInformation;
 using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Linux.Tap;
 
@@ -73,6 +74,8 @@ internal sealed class NetOptions
         "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
         0, LongestPollingUs);
 
+    private readonly SwitchOption _inband = InbandOption.Create();
+
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
 
     private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
@@ -83,7 +86,8 @@ internal sealed class NetOptions
         [
             _socketPath, _descriptor, _vfioUserPath,
             _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
-            _pairs, _queueSize, _control, _threads, _polling, _verbose, _quiet,
+            _pairs, _queueSize, _control, _threads, _polling, _inband,
+            _verbose, _quiet,
         ];
         foreach (Option option in all)
         {
@@ -115,6 +119,7 @@ internal sealed class NetOptions
             HasControlQueue = _control.Read(result),
             ThreadCount = _threads.Read(result) ?? 0,
             MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+            OffersInbandNotifications = _inband.Read(result),
             LogLevel = _verbose.Read(result) ? LogLevel.Debug
                 : _quiet.Read(result) ? LogLevel.Warning
                 : LogLevel.Information,

@@ -43,6 +43,8 @@ internal sealed record NetSettings
 
     public TimeSpan? MaxPolling { get; init; }
 
+    public bool OffersInbandNotifications { get; init; }
+
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>Checks what belongs together.</summary>

@@ -38,7 +38,12 @@ internal static class RngCommand
         using ServedSocket socket =
             ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Source} on {Socket}", source.Description, socket.Name);
-        VhostUserBackendOptions options = new() { Logger = log, WorkerCount = 1 };
+        VhostUserBackendOptions options = new()
+        {
+            Logger = log,
+            WorkerCount = 1,
+            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
+        };
         return DeviceServer.Serve(device, socket, options, signals.Requested) ? 0 : 1;
     }
 

@@ -1,6 +1,7 @@
 // The options of "outboard rng", in the order in which --help shows them.
 using System.CommandLine;
 using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 
 namespace Outboard.Cli.Rng;
@@ -8,6 +9,7 @@ namespace Outboard.Cli.Rng;
 /// <summary>The settings of the entropy back-end. Null means that nothing was said.</summary>
 internal sealed record RngSettings(
     string? SocketPath, int? DescriptorNumber, string? VfioUserPath, string? SourcePath, long MaxBytesPerSecond,
+    bool OffersInbandNotifications,
     LogLevel LogLevel);
 
 /// <summary>The options, and how they become <see cref="RngSettings"/>.</summary>
@@ -32,6 +34,8 @@ internal sealed class RngOptions
     private readonly ValueOption<long?> _maxRate = ValueOption.Size(
         "--max-rate", "Most bytes that the guest gets in a second. [default: no limit]");
 
+    private readonly SwitchOption _inband = InbandOption.Create();
+
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
 
     private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
@@ -41,7 +45,7 @@ internal sealed class RngOptions
         Option[] all =
         [
             _socketPath, _descriptor, _vfioUserPath, _capabilities, _source, _maxRate,
-            _verbose, _quiet,
+            _inband, _verbose, _quiet,
         ];
         foreach (Option option in all)
         {
@@ -62,6 +66,7 @@ internal sealed class RngOptions
             _vfioUserPath.Read(result),
             _source.Read(result),
             _maxRate.Read(result) ?? 0,
+            _inband.Read(result),
             _verbose.Read(result) ? LogLevel.Debug : _quiet.Read(result) ? LogLevel.Warning : LogLevel.Information);
     }
 }
