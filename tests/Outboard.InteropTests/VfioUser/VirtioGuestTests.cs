@@ -1,6 +1,8 @@
 // VirtioGuestTests.cs - virtio devices of ours as PCI devices over vfio-user: a stock Linux guest drives them with its
 // stock drivers, as it does with the same devices over vhost-user.
+using System.Security.Cryptography;
 using Outboard.InteropTests.Lab;
+using Outboard.InteropTests.Net;
 using Xunit;
 
 namespace Outboard.InteropTests.VfioUser;
@@ -9,6 +11,7 @@ public sealed class VirtioGuestTests
 {
     private const long DiskLength = 96 << 20;
     private const int SectorLength = 512;
+    private const int FileBytes = 3 << 20;
 
     private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
 
@@ -53,6 +56,69 @@ public sealed class VirtioGuestTests
         Assert.Equal(0, disk.ExitCode);
         Assert.DoesNotContain("refused", disk.Errors.Text);
         Assert.DoesNotContain("warning", disk.Errors.Text);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public async Task A_guest_and_a_host_exchange_packets_by_a_tap(int pairs)
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("net.sock");
+        string file = folder.Combine("data");
+        byte[] data = RandomNumberGenerator.GetBytes(FileBytes);
+        await File.WriteAllBytesAsync(file, data, TestContext.Current.CancellationToken);
+        await using TapNetwork network = await TapNetwork.MakeAsync(pairs);
+        Peers peers = await Peers.ReadyAsync();
+        await using PeerProcess download = PeerProcess.StartProgram(
+            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5001", "-e", "busybox", "cat", file));
+        await using PeerProcess upload = PeerProcess.StartProgram(
+            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5002", "-e", "busybox", "sha256sum"));
+        await using PeerProcess card = PeerProcess.StartProgram(
+            "ip",
+            network.Inside(
+                "dotnet", OutboardProgram.Path, "net", $"--vfio-user-socket={socket}", $"--tap={TapNetwork.TapName}",
+                $"--queue-pairs={pairs}", "--mac=52:54:00:77:00:02"));
+        await card.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("net.sh"),
+            Processors = pairs,
+            Variables = new Dictionary<string, string>
+            {
+                ["QUEUES"] = $"{pairs}",
+                ["HOST"] = TapNetwork.HostAddress,
+                ["GUEST"] = TapNetwork.GuestAddress,
+                ["MTU"] = "1500",
+                ["SUM"] = Convert.ToHexStringLower(SHA256.HashData(data)),
+            },
+            DeviceArguments = VfioUserGuest.Device(socket),
+        });
+
+        outcome.RequireSuccess();
+    }
+
+    /// <summary>The machine starts again with the same device: reset, firmware's memory changes, a second
+    /// driver.</summary>
+    [Fact]
+    public async Task A_reboot_starts_the_disk_again()
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("disk.sock");
+        await using PeerProcess disk = PeerProcess.StartProgram(
+            "dotnet", OutboardProgram.Path, "block", $"--vfio-user-socket={socket}", "--memory-size=96M");
+        await disk.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("block-reboot.sh"),
+            AllowsReboot = true,
+            DeviceArguments = VfioUserGuest.Device(socket),
+        });
+
+        outcome.RequireSuccess();
+        Assert.Contains("SECOND-BOOT", outcome.Serial, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -106,7 +106,9 @@ internal sealed record NetSettings
             Mtu = Mtu,
             PairCount = PairCount,
             QueueSize = QueueSize ?? defaults.QueueSize,
-            HasControlQueue = HasControlQueue,
+
+            // behind vfio-user there is nobody else who would answer it
+            HasControlQueue = HasControlQueue || VfioUserPath is not null,
         });
     }
 
