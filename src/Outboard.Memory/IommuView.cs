@@ -77,7 +77,7 @@ public sealed class IommuView
     /// <summary>How the last translation ended.</summary>
     public IommuOutcome Outcome { get; private set; }
 
-    /// <summary>What was refused, after <see cref="Deliver"/> told so.</summary>
+    /// <summary>What was refused, after <see cref="IsMissing"/> found it.</summary>
     public IovaMiss Denied { get; private set; }
 
     /// <summary>Whether the queue waits for translations. Read by the writer of the table, on its thread.</summary>
@@ -115,22 +115,15 @@ public sealed class IommuView
     public void ForgetKept() => _kept.Clear();
 
     /// <summary>Takes a translation that has arrived while the queue waits.</summary>
-    /// <returns>False when it refuses what the queue waits for, see <see cref="Denied"/>.</returns>
-    public bool Deliver(in IommuEntry entry)
+    public void Deliver(in IommuEntry entry)
     {
         bool isWanted = false;
         for (int i = _misses.Count - 1; i >= 0; i--)
         {
             IovaMiss miss = _misses[i];
-            if (!entry.Contains(miss.Address))
+            if (!entry.Contains(miss.Address) || !entry.Allows(miss.Access))
             {
                 continue;
-            }
-
-            if (!entry.Allows(miss.Access))
-            {
-                Denied = miss;
-                return false;
             }
 
             isWanted = true;
@@ -146,8 +139,6 @@ public sealed class IommuView
 
             _kept.Add(entry);
         }
-
-        return true;
     }
 
     /// <summary>Whether the queue waits for this access to this page.</summary>

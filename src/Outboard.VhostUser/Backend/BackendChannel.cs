@@ -25,15 +25,24 @@ internal sealed class BackendChannel : IAsyncDisposable
     private const int MaxAsked = 32768;
 
     private Line? _line;
+    private int _replaced;
 
     /// <summary>Whether there is a channel.</summary>
     internal bool IsOpen => _line is not null;
 
+    /// <summary>How often the channel was replaced: a question that failed with an earlier one may be asked again.
+    /// </summary>
+    internal int Replaced => Volatile.Read(ref _replaced);
+
     /// <summary>Uses another channel from now on (front-ends may send one at each activation).</summary>
     internal async Task ReplaceAsync(VhostUserChannel channel)
     {
-        await DisposeAsync().ConfigureAwait(false);
-        Volatile.Write(ref _line, new Line(channel));
+        // The new one first: who asks again what the old one left unanswered finds it.
+        if (Interlocked.Exchange(ref _line, new Line(channel)) is { } old)
+        {
+            Interlocked.Increment(ref _replaced);
+            await old.DisposeAsync().ConfigureAwait(false);
+        }
     }
 
     /// <summary>Queues a request that wants no reply. From any thread.</summary>

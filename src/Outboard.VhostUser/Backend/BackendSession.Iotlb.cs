@@ -131,7 +131,7 @@ internal sealed partial class BackendSession
                     continue;
                 }
 
-                asked = new PageAsked { Askers = [queue] };
+                asked = new PageAsked { Askers = [queue], Address = miss.Address };
                 _asked.Add(page, asked);
                 _ = AskForTranslationAsync(page, asked);
             }
@@ -157,19 +157,25 @@ internal sealed partial class BackendSession
         {
             bool isRefused = await IsRefusedAsync(page).ConfigureAwait(false);
             bool isLast;
+            ulong address;
             lock (_missLock)
             {
                 isLast = !asked.IsAskedAgain;
                 asked.IsAskedAgain = false;
+                address = asked.Address;
                 if (isLast)
                 {
                     _asked.Remove(page);
                 }
             }
 
+            IommuEntry entry = default;
+            bool isKnown = _iommu is { } iommu && iommu.TryFind(address, out entry);
+
             if (isLast)
             {
-                foreach (RunningQueue queue in isRefused ? asked.Askers : [])
+                // An answer that allows less than was asked for is a refusal as well.
+                foreach (RunningQueue queue in isRefused || (isKnown && !entry.Allows(page.Access)) ? asked.Askers : [])
                 {
                     queue.RefuseTranslation(page);
                 }
@@ -178,7 +184,7 @@ internal sealed partial class BackendSession
             }
 
             // Someone came to need it while the answer was on its way, which tells of an earlier time.
-            if (_iommu is { } iommu && iommu.TryFind(asked.Address, out IommuEntry entry) && entry.Allows(page.Access))
+            if (isKnown && entry.Allows(page.Access))
             {
                 foreach (RunningQueue queue in asked.Askers)
                 {
@@ -200,16 +206,24 @@ internal sealed partial class BackendSession
     private async Task<bool> IsRefusedAsync(IovaMiss page)
     {
         IotlbPayload payload = new(page.Page, IommuView.PageBytes, 0, (byte)page.Access, IotlbMessageType.Miss);
-        try
+        while (true)
         {
-            using VhostUserMessage? reply = await AskFrontendAsync(
-                BackendRequest.IotlbMsg, VhostUserMessage.PayloadOf(payload)).ConfigureAwait(false);
-            return reply is not null && (reply.Payload.Length != sizeof(ulong) || reply.Read<ulong>() != 0);
-        }
-        catch (IOException error)
-        {
-            _log.LogWarning("translation of 0x{Iova:x}: {Reason}", page.Page, error.Message);
-            return true;
+            int replaced = _backendChannel.Replaced;
+            try
+            {
+                using VhostUserMessage? reply = await AskFrontendAsync(
+                    BackendRequest.IotlbMsg, VhostUserMessage.PayloadOf(payload)).ConfigureAwait(false);
+                return reply is not null && (reply.Payload.Length != sizeof(ulong) || reply.Read<ulong>() != 0);
+            }
+            catch (IOException error) when (_backendChannel.Replaced == replaced)
+            {
+                _log.LogWarning("translation of 0x{Iova:x}: {Reason}", page.Page, error.Message);
+                return true;
+            }
+            catch (IOException)
+            {
+                // The front-end has given another channel meanwhile; the question goes there.
+            }
         }
     }
 

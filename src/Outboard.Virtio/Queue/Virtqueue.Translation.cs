@@ -103,11 +103,8 @@ public abstract partial class Virtqueue
             return;
         }
 
-        if (!_view!.Deliver(entry))
-        {
-            Deny();
-        }
-        else if (_view.Misses.Count == 0)
+        _view!.Deliver(entry);
+        if (_view.Misses.Count == 0)
         {
             EndWait();
             Reopen();

@@ -135,6 +135,7 @@ public sealed class IommuTests : BackendTest
         IotlbPayload miss = await MissAsync();
         Assert.Equal(2, miss.Permission);
         await TellAsync(miss.Iova, permission: 1);
+        await ReplyAsync(0);
         IotlbPayload failure = await MissAsync(IotlbMessageType.AccessFail);
         Assert.Equal(answer.GuestAddress, failure.Iova);
         await ExpectFaultAsync(ring);
@@ -158,6 +159,22 @@ public sealed class IommuTests : BackendTest
         Assert.Equal((buffer.GuestAddress, (byte)1), (miss.Iova, miss.Permission));
         await TellAsync(buffer.GuestAddress, permission: 1);
         await ReplyAsync(0);
+        await ReplyAsync(0);
+        await ring.ExpectUsedAsync();
+    }
+
+    [Fact]
+    public async Task Question_that_a_replaced_channel_left_open_is_asked_on_the_next_one()
+    {
+        RawRing ring = await StartedAsync();
+        DriverBuffer buffer = _memory.Allocate(64, (uint)Page);
+        Add(ring, buffer);
+        await MissAsync();
+        (FileDescriptor passed, WirePeer kept) = Rig.SocketPair();
+        await _peer.DoBytesAsync(FrontendRequest.SetBackendReqFd, [], passed);
+        _asking = kept;
+        Assert.Equal(buffer.GuestAddress, (await MissAsync()).Iova);
+        await TellAsync(buffer.GuestAddress);
         await ReplyAsync(0);
         await ring.ExpectUsedAsync();
     }
