@@ -36,7 +36,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetStatus, FrontendRequest.GetStatus, FrontendRequest.GetInflightFd,
         FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
         FrontendRequest.PostcopyAdvise, FrontendRequest.PostcopyListen, FrontendRequest.PostcopyEnd,
-        FrontendRequest.IotlbMsg,
+        FrontendRequest.IotlbMsg, FrontendRequest.SetDeviceStateFd, FrontendRequest.CheckDeviceState,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -62,7 +62,8 @@ internal sealed partial class SpecCoverage(string root)
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
-        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses;
+        | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses
+        | ProtocolFeatures.DeviceState;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
