@@ -13,11 +13,6 @@ public sealed class UnsupportedRequestTests : BackendTest
             .Where(row => row.Support == RequestSupport.NotBuilt && !CanTellFailure(row))
             .Select(row => row.Id), .. s_unknown];
 
-    public static TheoryData<uint> UnsupportedThatTellsFailure =>
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.NotBuilt && CanTellFailure(row))
-            .Select(row => row.Id)];
-
     public static TheoryData<uint> UnsupportedThatMayBeRefused =>
         [.. RequestTable.FrontendRows
             .Where(row => row.Support == RequestSupport.NotBuilt && !row.HasOwnReply)
@@ -55,22 +50,6 @@ public sealed class UnsupportedRequestTests : BackendTest
         }
 
         await Rig.ExpectServesNextAsync();
-    }
-
-    [Theory]
-    [MemberData(nameof(UnsupportedThatTellsFailure))]
-    public async Task With_a_reply_that_tells_a_failure_is_answered_by_it(uint request)
-    {
-        using WirePeer peer = await Rig.ConnectAsync();
-        await peer.NegotiateAsync();
-        byte[] failure = FailureReplies.Of((FrontendRequest)request)!;
-        foreach (uint flags in (uint[])[WirePeer.NoReply, WirePeer.NeedReply])
-        {
-            await peer.SendAsync(WirePeer.Frame(request, flags, new byte[8]), Rig.Event().Descriptor);
-            Assert.Equal(failure, await peer.ReplyAsync((FrontendRequest)request));
-        }
-
-        await peer.ExpectServedAsync();
     }
 
     [Theory]
