@@ -9,6 +9,7 @@ namespace Outboard.InteropTests.Migration;
 internal static class MigratingGuest
 {
     private static readonly TimeSpan s_migrationLimit = TimeSpan.FromMinutes(3);
+    private const long PrecopyBytesPerSecond = 64 << 20;
     private const long PostcopyBytesPerSecond = 30 << 20;
 
     private static readonly TimeSpan s_pollInterval = TimeSpan.FromMilliseconds(50);
@@ -50,6 +51,7 @@ internal static class MigratingGuest
             await WaitForStatusAsync(guest, "active");
             await guest.QmpAsync("migrate-start-postcopy");
             JsonNode state = await WaitForStatusAsync(guest, "completed");
+            await EnableAsync(next, "postcopy-ram", enabled: false);
             return (long?)state["ram"]?["postcopy-requests"] > 0
                 ? next
                 : throw new LabException($"no page was asked for after the guest had moved: {state.ToJsonString()}");
@@ -61,12 +63,12 @@ internal static class MigratingGuest
         }
     }
 
-    /// <summary>Turns a capability of migrations on, on one side.</summary>
-    public static Task<JsonNode> EnableAsync(GuestVm guest, string capability) =>
+    /// <summary>Turns a capability of migrations on or off, on one side.</summary>
+    public static Task<JsonNode> EnableAsync(GuestVm guest, string capability, bool enabled = true) =>
         guest.QmpAsync("migrate-set-capabilities", new JsonObject
         {
             ["capabilities"] = new JsonArray(
-                new JsonObject { ["capability"] = capability, ["state"] = true }),
+                new JsonObject { ["capability"] = capability, ["state"] = enabled }),
         });
 
     /// <summary>Begins a migration.</summary>
@@ -110,7 +112,8 @@ internal static class MigratingGuest
     /// <summary>Moves a guest, which goes on in the other machine.</summary>
     public static async Task MoveAsync(GuestVm guest, string socket)
     {
-        await BeginAsync(guest, socket);
+        // Slow enough that devices write to memory that was copied already.
+        await BeginAsync(guest, socket, PrecopyBytesPerSecond);
         await WaitForStatusAsync(guest, "completed");
     }
 }
