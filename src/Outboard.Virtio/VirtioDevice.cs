@@ -148,7 +148,10 @@ public abstract partial class VirtioDevice
     /// <summary>Level (a) and (b): handles one request on the queue's thread.</summary>
     /// <param name="queue">The queue's index.</param>
     /// <param name="chain">The request, borrowed for the call.</param>
-    /// <returns>Bytes written into the writable buffers; ignored when the request was detached.</returns>
+    /// <returns>
+    /// Bytes written into the writable buffers, from their start; ignored when the request was detached. These, and a
+    /// trailer that was taken, are what a migration copies again.
+    /// </returns>
     protected internal virtual uint HandleRequest(int queue, scoped in DescriptorChain chain) => 0;
 
     /// <summary>

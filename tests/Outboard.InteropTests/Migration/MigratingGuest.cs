@@ -50,6 +50,7 @@ internal static class MigratingGuest
             await WaitForStatusAsync(guest, "active");
             await guest.QmpAsync("migrate-start-postcopy");
             JsonNode state = await WaitForStatusAsync(guest, "completed");
+            await EnableAsync(next, "postcopy-ram", enabled: false);
             return (long?)state["ram"]?["postcopy-requests"] > 0
                 ? next
                 : throw new LabException($"no page was asked for after the guest had moved: {state.ToJsonString()}");
@@ -61,12 +62,12 @@ internal static class MigratingGuest
         }
     }
 
-    /// <summary>Turns a capability of migrations on, on one side.</summary>
-    public static Task<JsonNode> EnableAsync(GuestVm guest, string capability) =>
+    /// <summary>Turns a capability of migrations on or off, on one side.</summary>
+    public static Task<JsonNode> EnableAsync(GuestVm guest, string capability, bool enabled = true) =>
         guest.QmpAsync("migrate-set-capabilities", new JsonObject
         {
             ["capabilities"] = new JsonArray(
-                new JsonObject { ["capability"] = capability, ["state"] = true }),
+                new JsonObject { ["capability"] = capability, ["state"] = enabled }),
         });
 
     /// <summary>Begins a migration.</summary>

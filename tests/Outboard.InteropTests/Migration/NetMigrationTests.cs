@@ -22,9 +22,10 @@ public sealed partial class NetMigrationTests
     private static partial Regex Progress { get; }
 
     [Theory]
-    [InlineData("mrg_rxbuf=on")]
-    [InlineData("packed=on")]
-    public async Task A_guest_keeps_its_connections_and_is_found_in_its_new_place(string properties)
+    [InlineData("mrg_rxbuf=on", false)]
+    [InlineData("packed=on", false)]
+    [InlineData("mrg_rxbuf=on", true)]
+    public async Task A_guest_keeps_its_connections_and_is_found_in_its_new_place(string properties, bool isPostcopy)
     {
         using TempFolder folder = new();
         string file = folder.Combine("data");
@@ -36,6 +37,8 @@ public sealed partial class NetMigrationTests
             "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5001", "-e", "busybox", "cat", file));
         await using PeerProcess first = await StartBackendAsync(network, folder, 0);
         await using PeerProcess second = await StartBackendAsync(network, folder, 1);
+        await using PeerProcess firstTrace = await StartTraceAsync(folder, 0);
+        await using PeerProcess secondTrace = await StartTraceAsync(folder, 1);
         GuestOptions options = new()
         {
             Script = GuestOptions.ReadScript("migrate-net.sh"),
@@ -55,13 +58,15 @@ public sealed partial class NetMigrationTests
         try
         {
             await guest.WaitForAsync(Progress);
-            guest = await MoveAsync(guest, sides[1], folder.Combine("there.sock"));
+            guest = await MoveAsync(guest, sides[1], folder.Combine("there.sock"), isPostcopy);
             await guest.WaitForLineAsync("IDLE");
 
-            guest = await MoveAsync(guest, sides[0], folder.Combine("back.sock"));
+            guest = await MoveAsync(guest, sides[0], folder.Combine("back.sock"), isPostcopy: false);
             await WaitForPlaceAsync(network, s_taps[0]);
             await guest.SendAsync("go on\n");
             (await guest.FinishAsync()).RequireSuccess();
+            AssertSaid(folder, 0, "SET_LOG_BASE", "SEND_RARP", "SET_DEVICE_STATE_FD", "CHECK_DEVICE_STATE");
+            AssertSaid(folder, 1, isPostcopy ? ["POSTCOPY_ADVISE", "POSTCOPY_LISTEN", "POSTCOPY_END"] : []);
         }
         finally
         {
@@ -69,8 +74,15 @@ public sealed partial class NetMigrationTests
         }
     }
 
-    private static async Task<GuestVm> MoveAsync(GuestVm guest, GuestOptions there, string socket)
+    private static async Task<GuestVm> MoveAsync(GuestVm guest, GuestOptions there, string socket, bool isPostcopy)
     {
+        if (isPostcopy)
+        {
+            GuestVm arrived = await MigratingGuest.MoveByPostcopyAsync(guest, there, socket);
+            await guest.DisposeAsync();
+            return arrived;
+        }
+
         GuestVm next = await MigratingGuest.StartIncomingAsync(there, socket);
         try
         {
@@ -90,11 +102,34 @@ public sealed partial class NetMigrationTests
         PeerProcess backend = PeerProcess.StartProgram(
             "ip",
             network.Inside(
-                "dotnet", OutboardProgram.Path, "net", $"--socket-path={Socket(folder, side)}",
+                "dotnet", OutboardProgram.Path, "net", $"--socket-path={BackendSocket(folder, side)}",
                 $"--tap={s_taps[side]}"));
-        await backend.WaitForSocketAsync(Socket(folder, side), s_startLimit);
+        await backend.WaitForSocketAsync(BackendSocket(folder, side), s_startLimit);
         return backend;
     }
+
+    /// <summary>Stands between QEMU and the back-end, and writes down what they say.</summary>
+    private static async Task<PeerProcess> StartTraceAsync(TempFolder folder, int side)
+    {
+        PeerProcess trace = PeerProcess.StartProgram(
+            "dotnet",
+            [
+                OutboardProgram.Path, "trace", $"--listen={Socket(folder, side)}",
+                $"--connect={BackendSocket(folder, side)}", $"--output={TraceFile(folder, side)}",
+            ]);
+        await trace.WaitForSocketAsync(Socket(folder, side), s_startLimit);
+        return trace;
+    }
+
+    private static void AssertSaid(TempFolder folder, int side, params string[] requests)
+    {
+        string trace = File.ReadAllText(TraceFile(folder, side));
+        Assert.All(requests, request => Assert.Contains($" {request}", trace, StringComparison.Ordinal));
+    }
+
+    private static string TraceFile(TempFolder folder, int side) => folder.Combine($"trace-{side}.txt");
+
+    private static string BackendSocket(TempFolder folder, int side) => folder.Combine($"net-{side}-backend.sock");
 
     private static string Socket(TempFolder folder, int side) => folder.Combine($"net-{side}.sock");
 
