@@ -39,6 +39,7 @@ internal sealed partial class SpecCoverage(string root)
         FrontendRequest.SetInflightFd, FrontendRequest.SetLogBase, FrontendRequest.SendRarp,
         FrontendRequest.PostcopyAdvise, FrontendRequest.PostcopyListen, FrontendRequest.PostcopyEnd,
         FrontendRequest.IotlbMsg, FrontendRequest.GetShmemConfig,
+        FrontendRequest.SetDeviceStateFd, FrontendRequest.CheckDeviceState,
     ];
 
     /// <summary>Requests seen on the wire from libblkio.</summary>
@@ -86,7 +87,8 @@ internal sealed partial class SpecCoverage(string root)
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
         | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses
-        | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem;
+        | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem
+        | ProtocolFeatures.DeviceState;
 
     private static readonly ProtocolFeatures s_libblkioFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.Config
