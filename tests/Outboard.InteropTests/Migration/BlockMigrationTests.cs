@@ -141,6 +141,7 @@ public sealed partial class BlockMigrationTests
         Variables = new Dictionary<string, string> { ["BLOCKS"] = $"{blocks}", ["PACKED"] = isPacked ? "1" : "0" },
         OffersQmp = true,
         MemoryMegabytes = 256,
+        KernelArguments = "init_on_alloc=0",
     };
 
     /// <summary>The guest found no difference; nor is there one in the image.</summary>

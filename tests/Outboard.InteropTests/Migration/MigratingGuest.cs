@@ -9,6 +9,7 @@ namespace Outboard.InteropTests.Migration;
 internal static class MigratingGuest
 {
     private static readonly TimeSpan s_migrationLimit = TimeSpan.FromMinutes(3);
+    private const long PrecopyBytesPerSecond = 64 << 20;
     private const long PostcopyBytesPerSecond = 30 << 20;
 
     private static readonly TimeSpan s_pollInterval = TimeSpan.FromMilliseconds(50);
@@ -111,7 +112,8 @@ internal static class MigratingGuest
     /// <summary>Moves a guest, which goes on in the other machine.</summary>
     public static async Task MoveAsync(GuestVm guest, string socket)
     {
-        await BeginAsync(guest, socket);
+        // Slow enough that devices write to memory that was copied already.
+        await BeginAsync(guest, socket, PrecopyBytesPerSecond);
         await WaitForStatusAsync(guest, "completed");
     }
 }
