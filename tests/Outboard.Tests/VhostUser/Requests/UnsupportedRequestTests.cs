@@ -53,6 +53,23 @@ public sealed class UnsupportedRequestTests : BackendTest
     }
 
     [Fact]
+    public async Task A_malformed_request_is_answered_by_the_reply_that_tells_a_failure_where_there_is_one()
+    {
+        using WirePeer peer = await Rig.ConnectAsync();
+        foreach (RequestRow row in RequestTable.FrontendRows.Where(row => row.HasOwnReply))
+        {
+            FrontendRequest request = (FrontendRequest)row.Id;
+            if (FailureReplies.Of(request) is { } failure)
+            {
+                await peer.SendAsync(request, WirePeer.NoReply, new byte[5], Rig.Event().Descriptor);
+                Assert.Equal(failure, await peer.ReplyAsync(request));
+            }
+        }
+
+        await peer.ExpectServedAsync();
+    }
+
+    [Fact]
     public async Task Every_refusal_says_in_the_log_what_was_wrong()
     {
         using WirePeer peer = await Rig.ConnectAsync();
