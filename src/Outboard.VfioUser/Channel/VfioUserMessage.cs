@@ -25,7 +25,11 @@ public enum MessageDefect
 /// <summary>A message that arrived.</summary>
 public sealed class VfioUserMessage : IDisposable
 {
+    /// <summary>Payloads up to this size lie in the message itself: accesses of a driver do.</summary>
+    private const int SmallBytes = 64;
+
     private readonly MessagePool _pool;
+    private readonly byte[] _small = new byte[SmallBytes];
     private readonly List<Attachment> _attachments = [];
     private byte[] _buffer = [];
     private int _length;
@@ -63,11 +67,12 @@ public sealed class VfioUserMessage : IDisposable
         }
 
         _attachments.Clear();
-        if (_buffer.Length > 0)
+        if (_buffer.Length > SmallBytes)
         {
             ArrayPool<byte>.Shared.Return(_buffer);
-            _buffer = [];
         }
+
+        _buffer = [];
 
         _length = 0;
         IsAnswered = false;
@@ -80,7 +85,7 @@ public sealed class VfioUserMessage : IDisposable
     /// <summary>Makes room for the payload, to be filled by the framer.</summary>
     internal Memory<byte> SetLength(int length)
     {
-        _buffer = length == 0 ? [] : ArrayPool<byte>.Shared.Rent(length);
+        _buffer = length <= SmallBytes ? _small : ArrayPool<byte>.Shared.Rent(length);
         _length = length;
         return _buffer.AsMemory(0, length);
     }
@@ -89,11 +94,11 @@ public sealed class VfioUserMessage : IDisposable
 /// <summary>Messages that wait to be used again.</summary>
 internal sealed class MessagePool
 {
-    /// <summary>More than are under way at a time, in all but a flood.</summary>
-    private const int MaxKept = 64;
+    /// <summary>As many as a session lets wait in line, so that a flood allocates no more than once.</summary>
+    private const int MaxKept = 2048;
 
     private readonly Lock _lock = new();
-    private readonly Stack<VfioUserMessage> _free = new(MaxKept);
+    private readonly Stack<VfioUserMessage> _free = [];
 
     internal VfioUserMessage Rent()
     {

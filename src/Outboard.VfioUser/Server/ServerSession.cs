@@ -24,6 +24,15 @@ internal sealed partial class ServerSession : IAsyncDisposable
     /// </summary>
     private const int MaxWaiting = 2048;
 
+    /// <summary>
+    /// Payload bytes that may wait in line: some of the largest messages. Nothing more is received while there are
+    /// more.
+    /// </summary>
+    private const long MaxWaitingBytes = 8 << 20;
+
+    /// <summary>How often a full line is looked at again.</summary>
+    private const int FullLineLookMs = 1;
+
     private readonly PciFunction _function;
     private readonly SocketChannel _channel;
     private readonly VfioUserServerOptions _options;
@@ -40,6 +49,8 @@ internal sealed partial class ServerSession : IAsyncDisposable
     private Task _twinReceiving = Task.CompletedTask;
     private EventWatcher? _watcher;
     private VersionCapabilities? _client;
+    private long _waitingBytes;
+    private volatile bool _hasEnded;
 
     internal ServerSession(PciFunction function, SocketChannel channel, VfioUserServerOptions options)
     {
@@ -116,6 +127,7 @@ internal sealed partial class ServerSession : IAsyncDisposable
             }
 
             bool isLast = message.Defect is MessageDefect.TooLong or MessageDefect.TooManyDescriptors;
+            Interlocked.Add(ref _waitingBytes, message.Payload.Length);
             _deadline.Add(message);
             if (!_line.Writer.TryWrite(message))
             {
@@ -128,6 +140,11 @@ internal sealed partial class ServerSession : IAsyncDisposable
                     message.Dispose();
                     return;
                 }
+            }
+
+            while (Volatile.Read(ref _waitingBytes) > MaxWaitingBytes && !_hasEnded)
+            {
+                await Task.Delay(FullLineLookMs, cancellation).ConfigureAwait(false);
             }
 
             if (isLast)
@@ -177,6 +194,7 @@ internal sealed partial class ServerSession : IAsyncDisposable
         }
         finally
         {
+            _hasEnded = true;
             _line.Writer.TryComplete();
             _channel.Close();
         }
@@ -216,6 +234,7 @@ internal sealed partial class ServerSession : IAsyncDisposable
         finally
         {
             _deadline.RemoveFirst();
+            Interlocked.Add(ref _waitingBytes, -message.Payload.Length);
             _reply.Clear();
             message.Dispose();
         }

@@ -24,6 +24,7 @@ public sealed class SampleLawTests
     [Theory]
     [InlineData("samples/HelloRng.cs")]
     [InlineData("samples/HelloFrontend.cs")]
+    [InlineData("samples/HelloPci.cs")]
     public void The_samples_of_the_first_page_exist(string path) =>
         Assert.Contains(Repository.Sources, file => file.Path == path);
 

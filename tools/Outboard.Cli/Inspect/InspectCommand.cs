@@ -1,10 +1,12 @@
-// "outboard inspect": what a vhost-user back-end offers. Asks what the back-end says it can tell, and leaves; see
-// VhostUserFrontend.InspectAsync. Exit status 1 when nobody listens or the first questions get no answer.
+// "outboard inspect": what a vhost-user back-end (or a vfio-user server) offers. Asks what the back-end says it can
+// tell, and leaves; see VhostUserFrontend.InspectAsync. Exit status 1 when nobody listens or the first questions get no
+// answer.
 using System.CommandLine;
 using System.Net.Sockets;
 using System.Text;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
+using Outboard.VfioUser.Client;
 using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Spec;
@@ -20,7 +22,8 @@ internal static class InspectCommand
     public static Command Create()
     {
         ValueOption<string> path = ValueOption.Text("--socket-path", "PATH", "Where the back-end listens.");
-        path.Required = true;
+        ValueOption<string> vfioUserPath = ValueOption.Text(
+            "--vfio-user-socket", "PATH", "Where a vfio-user server listens: print its PCI function.");
         ValueOption<VirtioDeviceId?> type = TypeOption();
         SwitchOption json = new("--json", "Print a JSON object.");
         ValueOption<double?> timeout = ValueOption.Seconds(
@@ -30,10 +33,18 @@ internal static class InspectCommand
             "Print what a vhost-user back-end offers: features, queues, configuration, memory slots. Nothing is set "
             + "up. A back-end that serves one front-end only (virtiofsd, passt --one-off) ends when this one leaves.")
         {
-            path, type, json, timeout,
+            path, vfioUserPath, type, json, timeout,
         };
-        command.SetAction(result => Run(
-            path.Read(result)!, type.Read(result), json.Read(result), timeout.Read(result) ?? DefaultSeconds));
+        command.SetAction(result => (path.Read(result), vfioUserPath.Read(result)) switch
+        {
+            ({ } backend, null) => Run(
+                backend, type.Read(result), json.Read(result), timeout.Read(result) ?? DefaultSeconds),
+            (null, { } server) => RunVfioUser(server, timeout.Read(result) ?? DefaultSeconds),
+            (null, null) => throw new CommandLineException(
+                "no socket: give --socket-path=PATH or --vfio-user-socket=PATH"),
+            _ => throw new CommandLineException(
+                "--socket-path and --vfio-user-socket exclude each other: give one of them"),
+        });
         return command;
     }
 
@@ -53,6 +64,39 @@ internal static class InspectCommand
         using Stream output = Console.OpenStandardOutput();
         output.Write(text);
         return 0;
+    }
+
+    private static int RunVfioUser(string path, double seconds)
+    {
+        using EndSignals signals = new();
+        string text;
+        try
+        {
+            text = DescribeAsync(path, TimeSpan.FromSeconds(seconds), signals.Requested).GetAwaiter().GetResult();
+        }
+        catch (IOException error)
+        {
+            throw new IOException($"--vfio-user-socket={path}: {error.Message}", error);
+        }
+        catch (OperationCanceledException)
+        {
+            throw new IOException("ended by a signal before the server had answered");
+        }
+
+        using Stream output = Console.OpenStandardOutput();
+        output.Write(Encoding.UTF8.GetBytes(text));
+        return 0;
+    }
+
+    private static async Task<string> DescribeAsync(string path, TimeSpan limit, CancellationToken ending)
+    {
+        VfioUserClientOptions options = new() { AnswerLimit = limit };
+        VfioUserClient client =
+            await VfioUserClient.ConnectAsync(path, options, ending).ConfigureAwait(false);
+        await using (client.ConfigureAwait(false))
+        {
+            return await FunctionText.DescribeAsync(path, client, ending).ConfigureAwait(false);
+        }
     }
 
     private static BackendOffer Ask(string path, VirtioDeviceId? type, TimeSpan limit, CancellationToken ending)

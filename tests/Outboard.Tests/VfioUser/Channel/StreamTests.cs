@@ -46,6 +46,33 @@ public sealed class StreamTests : ServerTest
         await sending;
     }
 
+    /// <summary>More than waits in line, before anything is read back; then a message that ends the
+    /// connection.</summary>
+    [Fact]
+    public async Task Large_messages_wait_until_there_is_room()
+    {
+        const int count = 30;
+        using WireClient client = await ConnectNegotiatedAsync();
+        byte[] large = Message(3, VfioUserCommand.RegionWrite, WireClient.Write(4, 0, new byte[1 << 20]));
+        Task sending = Task.Run(async () =>
+        {
+            for (int i = 0; i < count; i++)
+            {
+                await client.SendRawAsync(large);
+            }
+
+            await client.SendRawAsync(Header(4, VfioUserCommand.RegionWrite, uint.MaxValue));
+        });
+        for (int i = 0; i < count; i++)
+        {
+            await client.ReplyAsync(VfioUserCommand.RegionWrite, 3);
+        }
+
+        await client.FailureAsync(WireClient.Inval, VfioUserCommand.RegionWrite, 4);
+        await sending;
+        await client.ExpectClosedAsync();
+    }
+
     [Theory]
     [InlineData(0)]
     [InlineData(15)]
