@@ -15,6 +15,7 @@
 //
 // A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the
 // chain's number of descriptors. A chain's slot is its buffer id.
+using System.Runtime.CompilerServices;
 using Outboard.Memory;
 using Outboard.Virtio.Queue.Inflight;
 using Outboard.Virtio.Spec;
@@ -44,8 +45,6 @@ internal sealed class PackedVirtqueue : Virtqueue
     private bool _hasBatch;
     private int _sinceCall;
     private int _heldDescriptors;
-    private ulong _chainBytes;
-    private bool _isUntranslated;
     private int _regionHint;
     private bool _kicksSuppressed;
     private uint _lastUsedOffset;
@@ -367,25 +366,28 @@ internal sealed class PackedVirtqueue : Virtqueue
 
     private VirtqueueFault Translate(int count, int slot, out int readable, out int total)
     {
-        readable = -1;
-        total = 0;
-        _chainBytes = 0;
-        _isUntranslated = false;
+        Walk walk = new() { Slot = slot, Hint = _regionHint, Readable = -1 };
         VirtqueueFault fault = VirtqueueFault.None;
-        for (int i = 0; i < count && fault == VirtqueueFault.None; i++)
+        foreach (ref readonly PackedDescriptor descriptor in _chain.AsSpan(0, count))
         {
-            ref readonly PackedDescriptor descriptor = ref _chain[i];
             fault = (descriptor.Flags & SplitRing.Indirect) != 0
-                ? TranslateIndirect(in descriptor, slot, ref readable, ref total)
-                : Append(descriptor.Address, descriptor.Length, descriptor.Flags, slot, ref readable, ref total);
+                ? TranslateIndirect(in descriptor, ref walk)
+                : Append(in descriptor, ref walk);
+            if (fault != VirtqueueFault.None)
+            {
+                break;
+            }
         }
 
-        readable = readable < 0 ? total : readable;
-        return fault == VirtqueueFault.None && _isUntranslated ? VirtqueueFault.Untranslated : fault;
+        _regionHint = walk.Hint;
+        total = walk.Count;
+        readable = walk.Readable < 0 ? total : walk.Readable;
+        return fault == VirtqueueFault.None && walk.IsUntranslated ? VirtqueueFault.Untranslated : fault;
     }
 
     /// <summary>An indirect table: all its entries belong to the chain, in order; NEXT has no meaning there.</summary>
-    private VirtqueueFault TranslateIndirect(in PackedDescriptor descriptor, int slot, ref int readable, ref int total)
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private VirtqueueFault TranslateIndirect(in PackedDescriptor descriptor, ref Walk walk)
     {
         if (!_hasIndirect)
         {
@@ -410,36 +412,37 @@ internal sealed class PackedVirtqueue : Virtqueue
             PackedDescriptor entry = table.Read<PackedDescriptor>(i * PackedRing.DescriptorBytes);
             fault = (entry.Flags & SplitRing.Indirect) != 0
                 ? VirtqueueFault.IndirectMisplaced
-                : Append(entry.Address, entry.Length, entry.Flags, slot, ref readable, ref total);
+                : Append(in entry, ref walk);
         }
 
         return fault;
     }
 
-    private VirtqueueFault Append(ulong address, uint length, ushort flags, int slot, ref int readable, ref int total)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private VirtqueueFault Append(in PackedDescriptor descriptor, ref Walk walk)
     {
-        if ((flags & SplitRing.Write) != 0)
+        if ((descriptor.Flags & SplitRing.Write) != 0)
         {
-            readable = readable < 0 ? total : readable;
+            walk.Readable = walk.Readable < 0 ? walk.Count : walk.Readable;
         }
-        else if (readable >= 0)
+        else if (walk.Readable >= 0)
         {
             return VirtqueueFault.ReadableAfterWritable;
         }
 
-        if (!TryAppendBuffer(Memory, slot, address, length, readable >= 0, ref total, ref _regionHint))
+        if (!TryAppendBuffer(
+            Memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
         {
-            VirtqueueFault fault = WhyNot(total);
-            if (fault != VirtqueueFault.Untranslated)
+            VirtqueueFault fault = Translate(
+                walk.Slot, descriptor.Address, descriptor.Length, walk.Readable >= 0, ref walk.Count,
+                ref walk.IsUntranslated);
+            if (fault != VirtqueueFault.None)
             {
                 return fault;
             }
-
-            // Goes on, so that everything that is missing is asked for at once.
-            _isUntranslated = true;
         }
 
-        _chainBytes += length;
-        return _chainBytes <= MaxChainBytes ? VirtqueueFault.None : VirtqueueFault.ChainTooLong;
+        walk.Bytes += descriptor.Length;
+        return walk.Bytes <= MaxChainBytes ? VirtqueueFault.None : VirtqueueFault.ChainTooLong;
     }
 }

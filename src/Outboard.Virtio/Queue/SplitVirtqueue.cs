@@ -337,17 +337,15 @@ internal sealed class SplitVirtqueue : Virtqueue
             }
 
             if (!TryAppendBuffer(
-                memory, walk.Slot, descriptor.Address, descriptor.Length, walk.Readable >= 0, ref walk.Count,
-                ref walk.Hint))
+                memory, walk.Slot, descriptor.Address, descriptor.Length, ref walk.Count, ref walk.Hint))
             {
-                VirtqueueFault fault = WhyNot(walk.Count);
-                if (fault != VirtqueueFault.Untranslated)
+                VirtqueueFault fault = Translate(
+                    walk.Slot, descriptor.Address, descriptor.Length, walk.Readable >= 0, ref walk.Count,
+                    ref walk.IsUntranslated);
+                if (fault != VirtqueueFault.None)
                 {
                     return fault;
                 }
-
-                // Goes on, so that everything that is missing is asked for at once.
-                walk.IsUntranslated = true;
             }
 
             walk.Bytes += descriptor.Length;
@@ -393,24 +391,5 @@ internal sealed class SplitVirtqueue : Virtqueue
 
         VirtqueueFault fault = OpenTable(descriptor.Address, descriptor.Length, out MemoryWindow table);
         return fault == VirtqueueFault.None ? Follow(table, 0, entries, isIndirect: true, ref walk) : fault;
-    }
-
-    private struct Walk
-    {
-        internal int Slot;
-
-        /// <summary>Segments so far.</summary>
-        internal int Count;
-
-        /// <summary>Segments that are readable; -1 until the first writable descriptor.</summary>
-        internal int Readable;
-
-        /// <summary>Bytes of all buffers so far.</summary>
-        internal ulong Bytes;
-
-        internal int Hint;
-
-        /// <summary>Whether a buffer is not translated yet.</summary>
-        internal bool IsUntranslated;
     }
 }
