@@ -97,6 +97,9 @@ public static class Errno
     /// <summary>EADDRINUSE.</summary>
     public const int AddressInUse = 98;
 
+    /// <summary>EADDRNOTAVAIL; the runtime also tells it for a UNIX socket whose path does not exist.</summary>
+    public const int AddressNotAvailable = 99;
+
     /// <summary>ECONNRESET.</summary>
     public const int ConnectionReset = 104;
 

@@ -61,7 +61,7 @@ public readonly struct MemoryWindow
     // SAFETY: At checked the bounds; the write is unaligned-tolerant.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public unsafe void Write<T>(uint offset, in T value)
-        where T : unmanaged => Unsafe.WriteUnaligned(At(offset, (uint)sizeof(T)), value);
+        where T : unmanaged => Unsafe.WriteUnaligned(AtStore(offset, (uint)sizeof(T), isRelease: false), value);
 
     /// <summary>Reads 16 bits; no later access moves before this one.</summary>
     // SAFETY: At checked the bounds; rings are aligned (checked when a queue is set up), so the access is single.
@@ -72,19 +72,38 @@ public readonly struct MemoryWindow
     // SAFETY: as ReadAcquire16.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public unsafe void WriteRelease16(uint offset, ushort value) =>
-        Volatile.Write(ref *(ushort*)At(offset, sizeof(ushort)), value);
+        Volatile.Write(ref *(ushort*)AtStore(offset, sizeof(ushort), isRelease: true), value);
 
-    // SAFETY: the address is made after the check that the range lies inside the window.
     /// <summary>Writes a byte; no earlier access moves behind this one.</summary>
     // SAFETY: At checked the bounds.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public unsafe void WriteRelease8(uint offset, byte value) => Volatile.Write(ref *At(offset, sizeof(byte)), value);
+    public unsafe void WriteRelease8(uint offset, byte value) =>
+        Volatile.Write(ref *AtStore(offset, sizeof(byte), isRelease: true), value);
+
+    /// <summary>Writes 32 bits; no earlier access moves behind this one.</summary>
+    // SAFETY: as ReadAcquire16.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public unsafe void WriteRelease32(uint offset, uint value) =>
+        Volatile.Write(ref *(uint*)AtStore(offset, sizeof(uint), isRelease: true), value);
 
     /// <summary>Writes 64 bits; no earlier access moves behind this one.</summary>
     // SAFETY: as ReadAcquire16.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public unsafe void WriteRelease64(uint offset, ulong value) =>
-        Volatile.Write(ref *(ulong*)At(offset, sizeof(ulong)), value);
+        Volatile.Write(ref *(ulong*)AtStore(offset, sizeof(ulong), isRelease: true), value);
+
+    // SAFETY: as At; a journal, if a test keeps one, reads the bytes.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private unsafe byte* AtStore(uint offset, uint size, bool isRelease)
+    {
+        byte* address = At(offset, size);
+        if (StoreJournal.IsOn)
+        {
+            StoreJournal.Tell(address, (int)size, isRelease);
+        }
+
+        return address;
+    }
 
     // SAFETY: the range lies inside the window, as the check shows.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

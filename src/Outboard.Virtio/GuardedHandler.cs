@@ -16,6 +16,9 @@ internal sealed class GuardedHandler(QueueHandler handler, Action<Exception> fai
 
     internal bool WantsChains => handler.WantsChains;
 
+    /// <summary>A failed handler is not asked: nobody knows what it does, and nothing can be waited for.</summary>
+    internal bool HoldsMemory => !HasFailed && handler.HoldsMemory;
+
     internal int Drain(int limit)
     {
         try

@@ -110,11 +110,19 @@ public abstract class QueueHandler : IDisposable
 
     /// <summary>
     /// The queue is being stopped or its memory is changing: no chain is taken any more. What is in flight must come to
-    /// its end by itself, or here.
+    /// its end by itself, or here; what waits for an event that may never come is to be let go
+    /// (<see cref="PendingRequest.LetGo"/>).
     /// </summary>
     public virtual void Quiesce()
     {
     }
+
+    /// <summary>
+    /// Whether something other than this thread and its file operations (a thread of the device, hardware) may still
+    /// touch the buffers of requests in flight. A queue that is stopped without waiting for its requests waits for the
+    /// end of this; <see cref="QueueContext.Wake"/> has it look again.
+    /// </summary>
+    public virtual bool HoldsMemory => false;
 
     /// <summary>The queue is stopped; nothing is in flight.</summary>
     public virtual void Dispose() => GC.SuppressFinalize(this);
@@ -141,4 +149,6 @@ internal sealed class RequestLoop(VirtioDevice device, QueueContext context) : Q
 
         return taken;
     }
+
+    public override void Quiesce() => device.OnQueueStopping(_queue.Index);
 }

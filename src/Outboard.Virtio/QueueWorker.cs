@@ -62,12 +62,10 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <summary>Asynchronous file I/O of this thread; only there. Created at the first use.</summary>
     internal FileIoEngine Files => _files ?? CreateFiles();
 
-    internal bool HasFileOperations => _files is { InFlight: > 0 };
-
     /// <summary>
-    /// The failed queue that waits for the end of all file operations; until then no other queue is served.
+    /// Whether file operations of any queue are in flight: one of their completions brings the next turn.
     /// </summary>
-    internal RunningQueue? Draining { get; set; }
+    internal bool HasFileOperations => _files is { InFlight: > 0 };
 
     /// <summary>Ends the thread. All queues are stopped.</summary>
     public async ValueTask DisposeAsync()
@@ -127,6 +125,12 @@ public sealed class QueueWorker : IAsyncDisposable
 
     /// <summary>Queues an action for the worker's thread; when that has ended, nobody is disturbed.</summary>
     internal void Post(Action action) => _commands.Post(action);
+
+    /// <summary>Whether file operations of this queue are in flight.</summary>
+    internal bool HasFileOperationsOf(RunningQueue queue) => HasFileOperations && _files!.HasInFlight(queue.Id);
+
+    /// <summary>Asks for the early end of this queue's file operations.</summary>
+    internal void CancelFileOperationsOf(RunningQueue queue) => _files?.Cancel(queue.Id);
 
     internal void Watch(FileDescriptor descriptor, Readiness readiness, RunningQueue queue) =>
         _epoll.Add(descriptor, WatchFlag | queue.Id, readiness);
@@ -201,6 +205,7 @@ public sealed class QueueWorker : IAsyncDisposable
             {
                 long before = Stopwatch.GetTimestamp();
                 Look(timeoutMs: -1);
+                _active.ForEach(static queue => queue.Disarm());
                 _window.OnSlept(Stopwatch.GetElapsedTime(before));
             }
         }
@@ -225,11 +230,7 @@ public sealed class QueueWorker : IAsyncDisposable
         {
             // Another queue begins each turn: they share the engine's room, and the first one finds most of it.
             RunningQueue queue = _active[(_first + i) % count];
-            if (Draining is null || Draining == queue)
-            {
-                busy |= queue.Serve(_window.IsPaying);
-            }
-
+            busy |= queue.Serve(_window.IsPaying);
             busy |= queue.Flush();
         }
 
@@ -309,6 +310,15 @@ public sealed class QueueWorker : IAsyncDisposable
             if (queue.MustPoll)
             {
                 polls = true;
+            }
+            else if (queue.WaitsForRoom)
+            {
+                // It stays in the list: the next completion wakes this thread, and the turn goes on with its backlog.
+                if (queue.Arm())
+                {
+                    queue.Disarm();
+                    return false;
+                }
             }
             else if (queue.Arm())
             {

@@ -1,10 +1,24 @@
 // One ring that is being served: the handle by which a transport changes and stops it. Every change is carried out on
 // the queue's thread; the returned task completes when the change is in force.
 using System.Diagnostics;
+using Outboard.Linux;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;
 
 namespace Outboard.Virtio;
+
+/// <summary>What becomes of a ring's requests in flight when it is stopped.</summary>
+public enum QueueStop
+{
+    /// <summary>They are waited for.</summary>
+    Drain,
+
+    /// <summary>They are left in the in-flight region, for whoever serves the ring next.</summary>
+    Suspend,
+
+    /// <summary>They are forgotten, as a reset does.</summary>
+    Discard,
+}
 
 /// <summary>A ring that is being served.</summary>
 public sealed partial class RunningQueue
@@ -28,6 +42,7 @@ public sealed partial class RunningQueue
     private bool _parked;
     private bool _isStopped;
     private TaskCompletionSource<uint>? _stopping;
+    private QueueStop _stop;
     private (GuestMemory Memory, VringAddresses? Moved, TaskCompletionSource<bool> Done)? _adopting;
 
     internal RunningQueue(QueueWorker worker, VirtioDevice device, Virtqueue queue, QueueLinks links, uint id)
@@ -79,15 +94,20 @@ public sealed partial class RunningQueue
     }
 
     /// <summary>
-    /// Whether nobody will wake the worker for this queue: the driver never kicks, a backlog waits for room,
-    /// or a failed queue for the end of its file operations.
+    /// Whether nobody will wake the worker for this queue: the driver never kicks, or a backlog waits for room that no
+    /// file operation makes.
     /// </summary>
     internal bool MustPoll =>
-        _handler.HasBacklog
-        || (IsPolled && CanServe && _handler.WantsChains)
-        || _worker.Draining == this;
+        (_handler.HasBacklog && !_worker.HasFileOperations && !IsLettingGo)
+        || (IsPolled && CanServe && _handler.WantsChains);
+
+    /// <summary>Whether a backlog waits for the end of file operations.</summary>
+    internal bool WaitsForRoom => _handler.HasBacklog && !IsLettingGo;
 
     internal Notifier? Kick => _links.Kick;
+
+    /// <summary>Whether requests in flight are not waited for, but only those who may touch their memory.</summary>
+    private bool IsLettingGo => _stopping is not null && (_stop != QueueStop.Drain || HasFailed);
 
     private bool IsPolled => _links.Kick?.Waitable is null && !_links.IsKickedByMessage;
 
@@ -169,14 +189,20 @@ public sealed partial class RunningQueue
         }
     });
 
-    /// <summary>Stops the ring: waits for what is in flight, then lets go of everything.</summary>
+    /// <summary>Stops the ring, then lets go of everything.</summary>
+    /// <param name="how">What becomes of the requests in flight.</param>
     /// <returns>Where the device stands, as <see cref="VringSetup.Base"/>.</returns>
-    public async Task<uint> StopAsync()
+    /// <remarks>
+    /// When the task is done nothing touches guest memory any more, however the ring was stopped: file operations that
+    /// cannot be cancelled have come to their end.
+    /// </remarks>
+    public async Task<uint> StopAsync(QueueStop how = QueueStop.Drain)
     {
         TaskCompletionSource<uint> stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
         await _worker.InvokeAsync(() =>
         {
             _stopping ??= stopped;
+            _stop = how;
             if (_stopping != stopped)
             {
                 stopped.SetException(new InvariantException($"queue {Index} is being stopped twice"));
@@ -209,7 +235,7 @@ public sealed partial class RunningQueue
     internal bool Serve(bool publishEarly)
     {
         bool busy = false;
-        if (_handler.HasBacklog)
+        if (_handler.HasBacklog && !IsLettingGo)
         {
             _handler.Retry();
         }
@@ -236,6 +262,13 @@ public sealed partial class RunningQueue
     /// <summary>Publishes completed chains and calls the driver when it wants that.</summary>
     internal bool Flush()
     {
+        if (_queue.IsTakenOver)
+        {
+            // No later completion would make up for a call that the earlier process owed.
+            _queue.IsTakenOver = false;
+            _call?.Signal();
+        }
+
         if (_queue.HasUnpublished)
         {
             _queue.Publish();
@@ -273,7 +306,16 @@ public sealed partial class RunningQueue
 
     private void TellEnabled() => _handler.OnEnabled(_enabled);
 
-    internal void OnFileCompletion(uint tag, int result) => _handler.OnFileCompletion(tag, result);
+    /// <remarks>
+    /// A request whose operation was cancelled to stop the ring is not failed: it stays in flight, and in the record.
+    /// </remarks>
+    internal void OnFileCompletion(uint tag, int result)
+    {
+        if (!IsLettingGo || result != -Errno.Canceled)
+        {
+            _handler.OnFileCompletion(tag, result);
+        }
+    }
 
     private void Quiesce()
     {
@@ -339,19 +381,26 @@ public sealed partial class RunningQueue
     }
 
     /// <summary>
-    /// Carries out what is pending when nothing is in flight. What a failed queue held is lost; only the kernel must be
-    /// done with it, so the other queues of this thread start no file operation until then.
+    /// Carries out what is pending: when nothing is in flight that was not let go; or, where requests are not waited
+    /// for, when nobody can touch their memory any more. A handler may go on with a request by another file operation,
+    /// so the operations are cancelled at each look; their completions bring the next one.
     /// </summary>
     private void Change()
     {
-        if (_queue.InFlight == 0 || (HasFailed && !_worker.HasFileOperations))
+        if (!IsLettingGo)
         {
-            _worker.Draining = _worker.Draining == this ? null : _worker.Draining;
-            FinishChange();
+            if (_queue.InFlight == _queue.LetGoCount)
+            {
+                FinishChange();
+            }
         }
-        else if (HasFailed)
+        else if (_worker.HasFileOperationsOf(this))
         {
-            _worker.Draining ??= this;
+            _worker.CancelFileOperationsOf(this);
+        }
+        else if (!_handler.HoldsMemory)
+        {
+            FinishChange();
         }
     }
 
@@ -359,6 +408,7 @@ public sealed partial class RunningQueue
     {
         if (_adopting is { } adopting)
         {
+            _queue.SettleLetGo();
             Flush();
             _adopting = null;
             adopting.Done.SetResult(_queue.TryAdopt(adopting.Memory, adopting.Moved));
@@ -367,6 +417,11 @@ public sealed partial class RunningQueue
 
         if (_stopping is { } stopping)
         {
+            if (_stop == QueueStop.Drain && !HasFailed)
+            {
+                _queue.SettleLetGo();
+            }
+
             Flush();
             if (!_parked)
             {

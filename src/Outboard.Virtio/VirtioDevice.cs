@@ -155,6 +155,16 @@ public abstract partial class VirtioDevice
     protected internal virtual uint HandleRequest(int queue, scoped in DescriptorChain chain) => 0;
 
     /// <summary>
+    /// Level (b): the queue is about to stop, or its memory to change. Requests that wait for an event that may never
+    /// come would hold that up: complete them, or let them go (<see cref="PendingRequest.LetGo"/>). On the queue's
+    /// thread.
+    /// </summary>
+    /// <param name="queue">The queue's index.</param>
+    protected internal virtual void OnQueueStopping(int queue)
+    {
+    }
+
+    /// <summary>
     /// Level (c): makes the object that serves one queue, on that queue's thread, each time it is started.
     /// </summary>
     protected internal virtual QueueHandler CreateHandler(QueueContext context) => new RequestLoop(this, context);

@@ -38,6 +38,17 @@ public sealed class BlockFile : IDisposable
         RefreshSize();
     }
 
+    private BlockFile(FileDescriptor stream)
+    {
+        Descriptor = stream;
+        Number = stream.Number;
+        Path = "a stream";
+        (LogicalBlockSize, DirectMemoryAlignment, DirectOffsetAlignment) = (DefaultAlignment, 1, 1);
+    }
+
+    /// <summary>A stream in the place of a file: its reads need not end. For tests of cancellation.</summary>
+    internal static BlockFile OfStream(FileDescriptor stream) => new(stream);
+
     /// <summary>The descriptor, owned by this object.</summary>
     public FileDescriptor Descriptor { get; }
 

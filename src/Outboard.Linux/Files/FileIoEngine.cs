@@ -113,6 +113,42 @@ public abstract class FileIoEngine : IDisposable
     /// wait.</returns>
     public abstract int Reap(Span<FileCompletion> completions);
 
+    /// <summary>Whether an operation is in flight whose tag has this upper half. Looks at every slot.</summary>
+    // SAFETY: the index is below the number of slots.
+    public unsafe bool HasInFlight(uint owner)
+    {
+        for (int i = 0; i < Slots.Count; i++)
+        {
+            if (Slots[i]->State != SlotState.Free && (uint)(Slots[i]->Tag >> 32) == owner)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>
+    /// Asks for the early end of every operation whose tag has this upper half. Each still completes: with -ECANCELED
+    /// when it never began or was stopped, with its own result when it could not be.
+    /// </summary>
+    // SAFETY: the index is below the number of slots.
+    public unsafe void Cancel(uint owner)
+    {
+        Submit();
+        for (int i = 0; i < Slots.Count; i++)
+        {
+            OperationSlot* slot = Slots[i];
+            if (slot->State == SlotState.InFlight && (uint)(slot->Tag >> 32) == owner)
+            {
+                Volatile.Write(ref *(int*)&slot->State, (int)SlotState.Cancelled);
+                CancelSlot(i);
+            }
+        }
+
+        Submit();
+    }
+
     /// <summary>Lets go of a file before it is closed, with none of its operations in flight.</summary>
     /// <remarks>io_uring keeps an own reference to a file it has seen; until this call (or the engine's end) its open
     /// file description lives on, with its locks.</remarks>
@@ -139,6 +175,9 @@ public abstract class FileIoEngine : IDisposable
         Slots.Dispose();
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>An operation that was handed over is to end early; its slot is marked.</summary>
+    private protected abstract void CancelSlot(int slot);
 
     /// <summary>Puts the filled slot into the queue that <see cref="Submit"/> hands over.</summary>
     private protected abstract void Enqueue(int slot, BlockFile file);

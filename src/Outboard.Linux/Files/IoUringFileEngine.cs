@@ -13,6 +13,9 @@ namespace Outboard.Linux.Files;
 // memory that segments name is the caller's promise (see TryRead).
 internal sealed unsafe class IoUringFileEngine : FileIoEngine
 {
+    /// <summary>Marks the completions of cancellations.</summary>
+    private const ulong CancelTag = ulong.MaxValue;
+
     private readonly Ring _ring;
     private readonly BlockFile?[] _files = new BlockFile?[Ring.FileSlots];
     private bool _isStalled;
@@ -66,12 +69,18 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
             Submit();
         }
 
+        int before = -1;
+        bool looksAgain = false;
+
         while (true)
         {
             while (count < completions.Length && _ring.TryTake(out ulong index, out int result))
             {
-                completions[count++] = new FileCompletion(Slots[(int)index]->Tag, result);
-                Slots.GiveBack((int)index);
+                if (index != CancelTag)
+                {
+                    completions[count++] = new FileCompletion(Slots[(int)index]->Tag, result);
+                    Slots.GiveBack((int)index);
+                }
             }
 
             if (count == completions.Length || !_ring.HasNotes)
@@ -79,7 +88,21 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
                 return count;
             }
 
-            _ring.Collect();
+            if (count == before)
+            {
+                // Twice a note, and nothing behind it: the kernel raises the flag after it has listed the operation.
+                // When another look takes that operation in between, the flag stays for nothing, until the next
+                // operation ends. The last look was one with the signal on: what was listed since has signalled.
+                if (looksAgain)
+                {
+                    return count;
+                }
+
+                looksAgain = true;
+            }
+
+            before = count;
+            _ring.Collect(mute: !looksAgain);
         }
     }
 
@@ -120,6 +143,19 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
                 entry->Length = (uint)operation->Flags;
                 break;
         }
+    }
+
+    /// <remarks>
+    /// The cancellation's own completion is dropped by Reap. There is room for it: the completion ring has twice as
+    /// many entries as the submission ring, and an operation is cancelled once.
+    /// </remarks>
+    private protected override void CancelSlot(int slot)
+    {
+        Libc.SubmissionEntry* entry = _ring.Next();
+        entry->Opcode = Libc.IORING_OP_ASYNC_CANCEL;
+        entry->Descriptor = -1;
+        entry->Address = (ulong)slot;
+        entry->UserData = CancelTag;
     }
 
     private protected override void Close() => _ring.Dispose();

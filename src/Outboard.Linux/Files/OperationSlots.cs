@@ -8,7 +8,7 @@ namespace Outboard.Linux.Files;
 
 /// <summary>
 /// One operation: 0 tag, 8 offset, 16 the only segment (or the length of an allocation), 32 descriptor, 36 flags,
-/// 40 segments, 44 operation, 48 result, 52 next; 64 bytes, a cache line of its own.
+/// 40 segments, 44 operation, 48 result, 52 next, 56 state; 64 bytes, a cache line of its own.
 /// </summary>
 [StructLayout(LayoutKind.Sequential, Size = 64)]
 internal struct OperationSlot
@@ -24,6 +24,17 @@ internal struct OperationSlot
     internal FileOperation Operation;
     internal int Result;
     internal int Next;
+    internal SlotState State;
+}
+
+/// <summary>What a slot is used for.</summary>
+internal enum SlotState
+{
+    Free,
+    InFlight,
+
+    /// <summary>In flight, and its early end was asked for.</summary>
+    Cancelled,
 }
 
 /// <summary>The slots. Taken and given back by the engine's one calling thread.</summary>
@@ -65,9 +76,23 @@ internal sealed unsafe class OperationSlots : IDisposable
         _slots[index].SegmentCount == 1 ? &_slots[index].Single : ListOf(index);
 
     /// <summary>A free slot, or -1.</summary>
-    internal int Take() => _freeCount == 0 ? -1 : _free[--_freeCount];
+    internal int Take()
+    {
+        if (_freeCount == 0)
+        {
+            return -1;
+        }
 
-    internal void GiveBack(int index) => _free[_freeCount++] = index;
+        int index = _free[--_freeCount];
+        _slots[index].State = SlotState.InFlight;
+        return index;
+    }
+
+    internal void GiveBack(int index)
+    {
+        _slots[index].State = SlotState.Free;
+        _free[_freeCount++] = index;
+    }
 
     internal void SetSegments(int index, ReadOnlySpan<IoSegment> segments)
     {

@@ -98,6 +98,11 @@ internal sealed unsafe class ThreadFileEngine : FileIoEngine
         _tail++;
     }
 
+    /// <remarks>The mark in the slot is enough: a thread looks at it before it begins.</remarks>
+    private protected override void CancelSlot(int slot)
+    {
+    }
+
     private protected override void Close()
     {
         Volatile.Write(ref _shared->IsStopping, 1);
@@ -212,6 +217,11 @@ internal sealed unsafe class ThreadFileEngine : FileIoEngine
         IoSegment* segments = Slots.SegmentsOf(index);
         while (true)
         {
+            if (Volatile.Read(ref *(int*)&slot->State) == (int)SlotState.Cancelled)
+            {
+                return -Errno.Canceled;
+            }
+
             nint result = slot->Operation switch
             {
                 FileOperation.Read =>

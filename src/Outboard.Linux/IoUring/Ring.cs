@@ -168,16 +168,18 @@ internal sealed unsafe class Ring : IDisposable
     /// other. The kernel's side is a locked instruction on x64 only, and only deferred rings write the flag from
     /// elsewhere, so other cases do without.
     /// </remarks>
-    internal void Collect()
+    /// <param name="mute">Whether the signal may be muted.</param>
+    internal void Collect(bool mute)
     {
-        if (_canMute)
+        mute &= _canMute;
+        if (mute)
         {
             Volatile.Write(ref *_completionFlags, Libc.IORING_CQ_EVENTFD_DISABLED);
         }
 
         int result = Libc.IoUringEnter(_number, 0, 0, Libc.IORING_ENTER_GETEVENTS);
         int errno = Libc.LastError();
-        if (_canMute)
+        if (mute)
         {
             Volatile.Write(ref *_completionFlags, 0);
             Interlocked.MemoryBarrier();

@@ -32,6 +32,7 @@ internal static partial class Libc
     internal const byte IORING_OP_READV = 1;
     internal const byte IORING_OP_WRITEV = 2;
     internal const byte IORING_OP_FSYNC = 3;
+    internal const byte IORING_OP_ASYNC_CANCEL = 14;
     internal const byte IORING_OP_FALLOCATE = 17;
     internal const byte IORING_OP_READ = 22;
     internal const byte IORING_OP_WRITE = 23;

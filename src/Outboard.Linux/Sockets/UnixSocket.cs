@@ -14,6 +14,9 @@ public sealed class UnixSocket : IDisposable
     /// <summary>How long a send that carries descriptors waits before it tries a full socket again.</summary>
     private const int FullSocketRetryMs = 2;
 
+    /// <summary>How long bytes are left to their reader before the end of a stream is looked for again.</summary>
+    private const int HangUpRetryMs = 5;
+
     private readonly FileDescriptor _descriptor;
     private readonly Socket _readiness;
 
@@ -83,6 +86,27 @@ public sealed class UnixSocket : IDisposable
             {
                 throw new LinuxException("recvmsg", error.NativeErrorCode);
             }
+        }
+    }
+
+    /// <summary>Waits until the peer has closed the connection. Takes nothing that arrives.</summary>
+    public async Task WaitForHangUpAsync(CancellationToken cancellation = default)
+    {
+        try
+        {
+            while (!Poll.HasEnded(_descriptor.Number))
+            {
+                // Completes when the socket is readable: at the end, or for bytes that somebody else is about to take.
+                await _readiness.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellation).ConfigureAwait(false);
+                if (!Poll.HasEnded(_descriptor.Number))
+                {
+                    await Task.Delay(HangUpRetryMs, cancellation).ConfigureAwait(false);
+                }
+            }
+        }
+        catch (Exception error) when (error is SocketException or ObjectDisposedException)
+        {
+            // The connection is down.
         }
     }
 

@@ -1,4 +1,5 @@
 // Negotiation, ownership, status and reset.
+using Outboard.Virtio;
 using Outboard.Virtio.Spec;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
@@ -94,7 +95,12 @@ internal sealed partial class BackendSession
 
     private Reply GetQueueNum() => Reply.Value((ulong)_device.QueueCount);
 
-    private Reply SetStatus(VhostUserMessage message)
+    /// <summary>
+    /// Zero resets the device: rings that run are stopped, their requests forgotten. QEMU sends it after it stopped the
+    /// rings by GET_VRING_BASE, too, when its guest is only paused; so with all rings stopped nothing is reset, and
+    /// what was suspended stays recorded.
+    /// </summary>
+    private async ValueTask<Reply> SetStatusAsync(VhostUserMessage message)
     {
         ulong status = message.Read<ulong>();
         if (status > byte.MaxValue)
@@ -106,7 +112,13 @@ internal sealed partial class BackendSession
         _status = (VirtioStatus)status & ~(_featuresRefused ? VirtioStatus.FeaturesOk : VirtioStatus.None);
         if (status == 0)
         {
+            if (_vrings.Any(vring => vring.Running is not null))
+            {
+                await ResetRingsAsync().ConfigureAwait(false);
+            }
+
             _needsReset = false;
+            _featuresRefused = false;
         }
 
         return Reply.Done;
@@ -118,13 +130,27 @@ internal sealed partial class BackendSession
     /// <summary>Initial device state; memory, owner and protocol features stay.</summary>
     private async ValueTask<Reply> ResetDeviceAsync()
     {
-        await StopAllAsync().ConfigureAwait(false);
+        await ResetRingsAsync().ConfigureAwait(false);
+        foreach (Vring vring in _vrings)
+        {
+            vring.IsEnabled = false;
+            vring.StartsEnabled = false;
+        }
+
+        _status = VirtioStatus.None;
+        _featuresRefused = false;
+        _needsReset = false;
+        return Reply.Done;
+    }
+
+    /// <summary>Rings and device as at the beginning; whether a ring is enabled is none of virtio's business.</summary>
+    private async Task ResetRingsAsync()
+    {
+        await StopAllAsync(_ => QueueStop.Discard).ConfigureAwait(false);
         await EndTransferAsync().ConfigureAwait(false);
         foreach (Vring vring in _vrings)
         {
             vring.DropNotifiers();
-            vring.IsEnabled = false;
-            vring.StartsEnabled = false;
             vring.Base = null;
         }
 
@@ -133,9 +159,5 @@ internal sealed partial class BackendSession
         _inflight = null;
         _device.Reset();
         _device.ForgetSharedMappings();
-        _status = VirtioStatus.None;
-        _featuresRefused = false;
-        _needsReset = false;
-        return Reply.Done;
     }
 }

@@ -85,16 +85,35 @@ internal sealed partial class BackendSession
         return Reply.Done;
     }
 
-    /// <summary>Stops the ring: answered when nothing is in flight any more. Also for a ring that never ran.</summary>
-    private async ValueTask<Reply> GetVringBaseAsync(VhostUserMessage message)
+    /// <summary>
+    /// Stops the ring, also one that never ran. Answered when nothing is in flight any more; or, when only
+    /// GET_VRING_BASE_INFLIGHT was negotiated, with requests left in the in-flight region. A front-end that knows
+    /// GET_VRING_BASE_SKIP_DRAIN has a message for that, and means by this one that they are waited for.
+    /// </summary>
+    private ValueTask<Reply> GetVringBaseAsync(VhostUserMessage message)
+    {
+        const ProtocolFeatures both = ProtocolFeatures.GetVringBaseInflight | ProtocolFeatures.GetVringBaseSkipDrain;
+        bool suspends = (_protocolFeatures & both) == ProtocolFeatures.GetVringBaseInflight;
+        return GetVringBaseAsync("GET_VRING_BASE", message, suspends);
+    }
+
+    /// <summary>Stops the ring now: what is in flight stays in the in-flight region. Without one it drains.</summary>
+    private ValueTask<Reply> GetVringBaseSkipDrainAsync(VhostUserMessage message) =>
+        GetVringBaseAsync("GET_VRING_BASE_SKIP_DRAIN", message, suspends: true);
+
+    private async ValueTask<Reply> GetVringBaseAsync(string request, VhostUserMessage message, bool suspends)
     {
         VringStatePayload state = message.Read<VringStatePayload>();
-        Vring vring = VringAt("GET_VRING_BASE", state.Index);
-        await StopAsync(vring).ConfigureAwait(false);
+        Vring vring = VringAt(request, state.Index);
+        await StopAsync(vring, suspends ? SuspendOf(vring) : QueueStop.Drain).ConfigureAwait(false);
         vring.DropNotifiers();
         HandOverWhenGone();
         return Reply.VringState(state.Index, BaseOf(vring));
     }
+
+    /// <summary>Requests can be left in flight only where they are recorded.</summary>
+    private QueueStop SuspendOf(Vring vring) =>
+        InflightOf(vring.Index) is null ? QueueStop.Drain : QueueStop.Suspend;
 
     /// <summary>
     /// Hands the ring to a worker, which starts it at the first kick. Without a descriptor it is polled.
@@ -106,7 +125,7 @@ internal sealed partial class BackendSession
         if (vring.Running is { } running)
         {
             // A new kick descriptor for a running ring: hand the ring over anew, from where it stands.
-            await StopAsync(vring, keepsCall: true).ConfigureAwait(false);
+            await StopAsync(vring, SuspendOf(vring), keepsCall: true).ConfigureAwait(false);
             wasStarted = running.IsStarted;
         }
 
@@ -224,22 +243,22 @@ internal sealed partial class BackendSession
     }
 
     /// <summary>Stops a ring if it runs, and notes where it stands.</summary>
-    private static async Task StopAsync(Vring vring, bool keepsCall = false)
+    private static async Task StopAsync(Vring vring, QueueStop how, bool keepsCall = false)
     {
         if (vring.Running is { } running)
         {
             vring.Running = null;
             vring.Call = keepsCall ? await running.TakeCallAsync().ConfigureAwait(false) : null;
-            vring.Base = await running.StopAsync().ConfigureAwait(false);
+            vring.Base = await running.StopAsync(how).ConfigureAwait(false);
             vring.HasKick = false;
         }
     }
 
-    private async Task StopAllAsync()
+    private async Task StopAllAsync(Func<Vring, QueueStop> how)
     {
         foreach (Vring vring in _vrings)
         {
-            await StopAsync(vring).ConfigureAwait(false);
+            await StopAsync(vring, how(vring)).ConfigureAwait(false);
         }
     }
 

@@ -26,7 +26,8 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private const ProtocolFeatures BuiltProtocolFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
-        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
+        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.GetVringBaseInflight
+        | ProtocolFeatures.GetVringBaseSkipDrain | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
         | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.PageFault
         | ProtocolFeatures.GpaAddresses | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier
         | ProtocolFeatures.Shmem;
@@ -61,6 +62,13 @@ internal sealed partial class BackendSession : IAsyncDisposable
             & ~options.WithheldProtocolFeatures & ~WithoutRegions(device)
             & ~(device is INetworkLink ? ProtocolFeatures.None : NetworkFeatures)
             & ~(options.Workers is null ? ProtocolFeatures.None : WaitingFeatures);
+        if ((_offeredProtocolFeatures & ProtocolFeatures.InflightShmFd) == 0)
+        {
+            // There is nowhere to leave requests.
+            _offeredProtocolFeatures &=
+                ~(ProtocolFeatures.GetVringBaseInflight | ProtocolFeatures.GetVringBaseSkipDrain);
+        }
+
         _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures
             | IommuFeature(_offeredProtocolFeatures)) & ~options.WithheldFeatures;
         if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
@@ -92,13 +100,16 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
     }
 
-    /// <summary>Stops all rings and lets go of everything the front-end gave.</summary>
+    /// <summary>
+    /// Stops all rings and lets go of everything the front-end gave. What is in flight comes to its end, unless it is
+    /// recorded: then it is the next back-end's.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
         _device.ConfigChanged -= OnConfigChanged;
         EndPostcopyOfNobody();
         DetachSharedRegions();
-        await StopAllAsync().ConfigureAwait(false);
+        await StopAllAsync(SuspendOf).ConfigureAwait(false);
         await EndAnswersAsync().ConfigureAwait(false);
         if (_options.Workers is null)
         {
@@ -215,6 +226,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.SetVringAddr => await SetVringAddrAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringBase => SetVringBase(message),
         FrontendRequest.GetVringBase => await GetVringBaseAsync(message).ConfigureAwait(false),
+        FrontendRequest.GetVringBaseSkipDrain => await GetVringBaseSkipDrainAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringKick => await SetVringKickAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringCall => await SetVringCallAsync(message).ConfigureAwait(false),
         FrontendRequest.SetVringErr => SetVringErr(message),
@@ -245,7 +257,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.AddMemReg => await AddMemRegAsync(message).ConfigureAwait(false),
         FrontendRequest.RemMemReg => await RemMemRegAsync(message).ConfigureAwait(false),
         FrontendRequest.GetShmemConfig => GetShmemConfig(),
-        FrontendRequest.SetStatus => SetStatus(message),
+        FrontendRequest.SetStatus => await SetStatusAsync(message).ConfigureAwait(false),
         FrontendRequest.GetStatus => GetStatus(),
         FrontendRequest.GetSharedObject => GetSharedObject(message),
         _ => throw new InvariantException($"request {message.Request} has a row and no arm"),

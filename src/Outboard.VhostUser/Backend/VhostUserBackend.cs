@@ -36,14 +36,33 @@ public static class VhostUserBackend
         CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(listener);
+        using ChannelSource source = ChannelSource.Accept(listener);
+        await ServeAsync(device, source, options, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Serves <paramref name="device"/> on one connection after another until cancelled, whichever side listens.
+    /// </summary>
+    /// <param name="device">The device.</param>
+    /// <param name="source">Where connections come from; stays the caller's.</param>
+    /// <param name="options">How to serve.</param>
+    /// <param name="cancellation">Ends serving: rings are stopped, what is in flight is completed.</param>
+    /// <exception cref="IOException">The source cannot be used.</exception>
+    public static async Task ServeAsync(
+        VirtioDevice device,
+        ChannelSource source,
+        VhostUserBackendOptions? options = null,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(source);
         options ??= new VhostUserBackendOptions();
         options.OnListening?.Invoke();
         try
         {
             while (!cancellation.IsCancellationRequested)
             {
-                UnixSocket socket = await listener.AcceptAsync(cancellation).ConfigureAwait(false);
-                SocketChannel channel = new(socket);
+                VhostUserChannel channel = await source
+                    .NextAsync(Timeout.InfiniteTimeSpan, cancellation).ConfigureAwait(false);
                 await ServeConnectionAsync(device, channel, options, cancellation).ConfigureAwait(false);
             }
         }

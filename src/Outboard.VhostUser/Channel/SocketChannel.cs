@@ -52,6 +52,10 @@ public sealed class SocketChannel : VhostUserChannel
     }
 
     /// <inheritdoc/>
+    public override Task WaitForCloseAsync(CancellationToken cancellation = default) =>
+        _socket.WaitForHangUpAsync(cancellation);
+
+    /// <inheritdoc/>
     public override async ValueTask SendAsync(VhostUserMessage message, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(message);

@@ -13,6 +13,9 @@ public abstract class VhostUserChannel : IAsyncDisposable
     /// <exception cref="IOException">The channel failed.</exception>
     public abstract ValueTask<VhostUserMessage?> ReceiveAsync(CancellationToken cancellation = default);
 
+    /// <summary>Waits until the peer has closed the channel, without taking anything from it.</summary>
+    public abstract Task WaitForCloseAsync(CancellationToken cancellation = default);
+
     /// <summary>Sends a message and disposes it.</summary>
     /// <exception cref="IOException">The channel failed.</exception>
     public abstract ValueTask SendAsync(VhostUserMessage message, CancellationToken cancellation = default);

@@ -82,14 +82,25 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>GET_VRING_BASE: stops the ring.</summary>
     /// <returns>Where the device stands, see <see cref="VringSetup.Base"/>.</returns>
-    public async Task<uint> GetVringBaseAsync(int index, CancellationToken cancellation = default)
+    public Task<uint> GetVringBaseAsync(int index, CancellationToken cancellation = default) =>
+        RequestBaseAsync(FrontendRequest.GetVringBase, index, cancellation);
+
+    /// <summary>
+    /// GET_VRING_BASE_SKIP_DRAIN: stops the ring without waiting for requests, which stay in the in-flight region.
+    /// </summary>
+    /// <returns>Where the device stands, see <see cref="VringSetup.Base"/>.</returns>
+    public Task<uint> GetVringBaseSkipDrainAsync(int index, CancellationToken cancellation = default) =>
+        RequestBaseAsync(FrontendRequest.GetVringBaseSkipDrain, index, cancellation);
+
+    private async Task<uint> RequestBaseAsync(FrontendRequest request, int index, CancellationToken cancellation)
     {
+        string name = RequestTable.Frontend(request).Name;
         byte[] payload = VhostUserMessage.PayloadOf(new VringStatePayload((uint)index, 0));
         ReadOnlyMemory<byte> reply =
-            await RequestAsync(FrontendRequest.GetVringBase, payload, cancellation).ConfigureAwait(false);
+            await RequestAsync(request, payload, cancellation).ConfigureAwait(false);
         if (reply.Length != payload.Length)
         {
-            throw BrokenReply("GET_VRING_BASE", "size", $"{reply.Length} bytes of reply, 8 are due");
+            throw BrokenReply(name, "size", $"{reply.Length} bytes of reply, 8 are due");
         }
 
         VringStatePayload state = MemoryMarshal.Read<VringStatePayload>(reply.Span);
@@ -97,7 +108,7 @@ public sealed partial class VhostUserFrontend
         return state.Index == (uint)index && (isPacked || state.Num <= ushort.MaxValue)
             ? state.Num
             : throw BrokenReply(
-                "GET_VRING_BASE", "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
+                name, "reply", $"index {state.Index}, base 0x{state.Num:x} for ring {index}");
     }
 
     /// <summary>SET_VRING_KICK; without an eventfd the back-end polls.</summary>

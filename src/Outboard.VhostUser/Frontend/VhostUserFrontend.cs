@@ -3,7 +3,7 @@
 //
 // Requests are sent one at a time, each with its reply awaited when it has one. With REPLY_ACK every request that has
 // none of its own asks for an acknowledgement, and a refusal becomes an exception.
-// Not here: what RequestTable marks NotBuilt. Reconnection.
+// Not here: what RequestTable marks NotBuilt. Reconnection is in ReconnectingFrontend.
 using System.Runtime.InteropServices;
 using Outboard.Linux.Sockets;
 using Outboard.VhostUser.Channel;
@@ -22,6 +22,8 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     private readonly VhostUserChannel _channel;
     private readonly VhostUserFrontendOptions _options;
     private readonly SemaphoreSlim _turn = new(1);
+    private readonly CancellationTokenSource _closing = new();
+    private readonly Lazy<Task> _disconnected;
     private volatile string? _brokenBy;
 
     /// <summary>Takes ownership of a channel to a back-end. Nothing is sent yet.</summary>
@@ -29,6 +31,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     {
         _channel = channel;
         _options = options ?? new VhostUserFrontendOptions();
+        _disconnected = new Lazy<Task>(() => _channel.WaitForCloseAsync(_closing.Token));
     }
 
     /// <summary>The virtio features that the back-end offers, after <see cref="NegotiateAsync"/>.</summary>
@@ -45,6 +48,9 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
 
     /// <summary>Queues that the back-end has; 0 when it does not tell (without MQ).</summary>
     public int QueueCount { get; private set; }
+
+    /// <summary>Completes when the back-end is gone, or when this object is disposed.</summary>
+    public Task Disconnected => _disconnected.Value;
 
     /// <summary>Connects to a back-end and negotiates.</summary>
     /// <exception cref="System.Net.Sockets.SocketException">Nobody listens there.</exception>
@@ -76,7 +82,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         {
             OfferedProtocolFeatures = await GetProtocolFeaturesAsync(cancellation).ConfigureAwait(false);
             await SetProtocolFeaturesAsync(
-                OfferedProtocolFeatures & _options.ProtocolFeatures, cancellation).ConfigureAwait(false);
+                Consistent(OfferedProtocolFeatures & _options.ProtocolFeatures), cancellation).ConfigureAwait(false);
         }
 
         await SetOwnerAsync(cancellation).ConfigureAwait(false);
@@ -106,6 +112,20 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
             OfferedFeatures & VirtioFeatures.ProtocolFeatures), cancellation).ConfigureAwait(false);
     }
 
+    /// <summary>Drops features whose conditions are not met.</summary>
+    private ProtocolFeatures Consistent(ProtocolFeatures features)
+    {
+        bool records = (features & ProtocolFeatures.InflightShmFd) != 0;
+        bool asks = (features & ProtocolFeatures.GetVringBaseSkipDrain) != 0;
+        if (!records || !(asks || _options.AcceptsSuspendedStops))
+        {
+            features &= ~ProtocolFeatures.GetVringBaseInflight;
+        }
+
+        return (features & ProtocolFeatures.GetVringBaseInflight) != 0
+            ? features : features & ~ProtocolFeatures.GetVringBaseSkipDrain;
+    }
+
     /// <summary>Closes the connection. The back-end stops all rings.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -117,9 +137,24 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         }
         finally
         {
+            await EndWatchAsync().ConfigureAwait(false);
+            _closing.Dispose();
             await _channel.DisposeAsync().ConfigureAwait(false);
             DropSharedMappings();
             _turn.Dispose();
+        }
+    }
+
+    private async Task EndWatchAsync()
+    {
+        if (!_closing.IsCancellationRequested)
+        {
+            await _closing.CancelAsync().ConfigureAwait(false);
+        }
+
+        if (_disconnected.IsValueCreated)
+        {
+            await _disconnected.Value.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
     }
 

@@ -14,7 +14,8 @@ public sealed record VhostUserFrontendOptions
     public ProtocolFeatures ProtocolFeatures { get; init; } =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
-        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
+        | ProtocolFeatures.InflightShmFd | ProtocolFeatures.GetVringBaseInflight
+        | ProtocolFeatures.GetVringBaseSkipDrain | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
         | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.CryptoSession
         | ProtocolFeatures.SharedObject | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses
         | ProtocolFeatures.BackendSendFd | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem;
@@ -23,6 +24,12 @@ public sealed record VhostUserFrontendOptions
     /// Objects that the devices of a machine share: the same table for all of them. Null gives this one its own.
     /// </summary>
     public SharedObjectTable? SharedObjects { get; init; }
+
+    /// <summary>
+    /// Whether a plain GET_VRING_BASE may leave requests in flight: a back-end that has GET_VRING_BASE_INFLIGHT, but
+    /// not the message that asks for it, then does so at every stop.
+    /// </summary>
+    public bool AcceptsSuspendedStops { get; init; }
 
     /// <summary>Virtio features to accept, of those offered; packed rings only when they are asked for.</summary>
     public ulong Features { get; init; } =

@@ -125,7 +125,7 @@ public static class RequestTable
         Row(FrontendRequest.SetDeviceStateFd, "SET_DEVICE_STATE_FD", new(8), 1, ReplyKind.Value, ProtocolFeatures.DeviceState),
         Row(FrontendRequest.CheckDeviceState, "CHECK_DEVICE_STATE", s_none, 0, ReplyKind.Value, ProtocolFeatures.DeviceState),
         Row(FrontendRequest.GetShmemConfig, "GET_SHMEM_CONFIG", s_none, 0, ReplyKind.ShmemConfig, ProtocolFeatures.Shmem),
-        Row(FrontendRequest.GetVringBaseSkipDrain, "GET_VRING_BASE_SKIP_DRAIN", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.GetVringBaseSkipDrain, NotBuilt),
+        Row(FrontendRequest.GetVringBaseSkipDrain, "GET_VRING_BASE_SKIP_DRAIN", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.GetVringBaseSkipDrain),
     ]);
 
     private static readonly RequestRow?[] s_backend = Index(

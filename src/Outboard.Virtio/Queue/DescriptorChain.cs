@@ -113,4 +113,17 @@ public readonly struct PendingRequest
     /// <exception cref="InvariantException">The request was completed before (thrown on the queue's thread).
     /// </exception>
     public void Complete(uint written) => _queue.Complete(_slot, _generation, written);
+
+    /// <summary>
+    /// Gives the request up, so that its queue can stop; it must not be used again. On the queue's thread, when the
+    /// queue is stopping (<see cref="VirtioDevice.OnQueueStopping"/>, <see cref="QueueHandler.Quiesce"/>).
+    /// </summary>
+    /// <remarks>
+    /// It goes back into the ring, for whoever serves that next, if every request taken after it goes back, too. One
+    /// that was overtaken by another one cannot go back: it stays recorded in the in-flight region where the front-end
+    /// takes that along, and is returned with no bytes written otherwise. A device that owes the driver another answer
+    /// completes the request instead.
+    /// </remarks>
+    /// <exception cref="InvariantException">The request was completed or given up before.</exception>
+    public void LetGo() => _queue.LetGo(_slot, _generation);
 }

@@ -31,7 +31,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private readonly ushort[] _ringCounts;
     private readonly MemoryWindow? _record;
     private readonly Dictionary<int, PackedDescriptor[]> _takenAgain = [];
-    private readonly Queue<PackedDescriptor[]> _resubmitted = new();
+    private readonly Stack<PackedDescriptor[]> _resubmitted = new();
 
     private PackedInflight? _inflight;
     private MemoryWindow _ring;
@@ -106,11 +106,12 @@ internal sealed class PackedVirtqueue : Virtqueue
             fault = Translate(count, slot, out int readable, out int total);
             if (fault == VirtqueueFault.None)
             {
+                ushort position = Position;
                 _available = _available.Advance(count, Size);
                 _ringCounts[slot] = (ushort)count;
                 _heldDescriptors += count;
                 Record(slot, count);
-                chain = Hold(slot, readable, total);
+                chain = Hold(slot, readable, total, position);
                 return true;
             }
         }
@@ -202,6 +203,9 @@ internal sealed class PackedVirtqueue : Virtqueue
         return isMapped && _ring.IsAligned(16) && _driverEvent.IsAligned(4) && _deviceEvent.IsAligned(4);
     }
 
+    private protected override ushort PositionAfter(int slot, ushort position) =>
+        new PackedPosition(position).Advance(_ringCounts[slot], Size).Packed;
+
     private protected override void Begin()
     {
         if (_record is { } window)
@@ -222,18 +226,20 @@ internal sealed class PackedVirtqueue : Virtqueue
         }
     }
 
-    private protected override void Requeue(int slot) => _resubmitted.Enqueue(_takenAgain[slot]);
+    private protected override void Requeue(int slot) => _resubmitted.Push(_takenAgain[slot]);
 
     private protected override void PutUsed(int slot, uint written)
     {
         uint offset = _used.Index * PackedRing.DescriptorBytes;
         ushort flags = (ushort)(_used.UsedFlags | (written > 0 ? SplitRing.Write : 0));
-        _ring.Write(offset + PackedRing.LengthOffset, written);
-        _ring.Write(offset + PackedRing.IdOffset, (ushort)slot);
+
+        // With release: the descriptor that is overwritten here was copied into the in-flight record before.
+        _ring.WriteRelease32(offset + PackedRing.LengthOffset, written);
+        _ring.WriteRelease16(offset + PackedRing.IdOffset, (ushort)slot);
         _lastUsedOffset = offset;
         if (_hasBatch)
         {
-            _ring.Write(offset + PackedRing.FlagsOffset, flags);
+            _ring.WriteRelease16(offset + PackedRing.FlagsOffset, flags);
         }
         else
         {
@@ -270,11 +276,14 @@ internal sealed class PackedVirtqueue : Virtqueue
             PackedInflight inflight = PackedInflight.Open(window, _ring, Size, _used, out PackedDescriptor[][]? held);
             if (held is not null)
             {
+                IsTakenOver = true;
                 int count = held.Sum(chain => chain.Length);
                 _used = inflight.Used;
                 _available = _used.Advance(count, Size);
                 _heldDescriptors = count;
-                Array.ForEach(held, _resubmitted.Enqueue);
+                TakeUsedFlagsBack(count);
+                Array.Reverse(held);
+                Array.ForEach(held, _resubmitted.Push);
             }
 
             return inflight;
@@ -283,6 +292,24 @@ internal sealed class PackedVirtqueue : Virtqueue
         {
             Dispose();
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Of a batch that was not published the flags of all but the first descriptor may be in the ring: a driver that
+    /// sees the next first one would take them for used, too.
+    /// </summary>
+    private void TakeUsedFlagsBack(int count)
+    {
+        for (int i = 0; i < count; i++)
+        {
+            PackedPosition place = _used.Advance(i, Size);
+            ushort flags = FlagsAt(place.Index);
+            if (place.IsUsed(flags))
+            {
+                uint offset = (place.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
+                _ring.WriteRelease16(offset, (ushort)(flags ^ PackedRing.Used));
+            }
         }
     }
 
@@ -303,10 +330,10 @@ internal sealed class PackedVirtqueue : Virtqueue
             return false;
         }
 
-        _resubmitted.Dequeue();
+        _resubmitted.Pop();
         _ringCounts[slot] = (ushort)held.Length;
         _takenAgain[slot] = held;
-        chain = Hold(slot, readable, total);
+        chain = Hold(slot, readable, total, Position);
         return true;
     }
 

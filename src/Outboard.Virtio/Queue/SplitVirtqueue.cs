@@ -29,7 +29,7 @@ internal sealed class SplitVirtqueue : Virtqueue
     private readonly bool _hasIndirect;
     private readonly uint _mask;
     private readonly MemoryWindow? _record;
-    private readonly Queue<ushort> _resubmitted = new();
+    private readonly Stack<ushort> _resubmitted = new();
 
     private SplitInflight? _inflight;
     private MemoryWindow _table;
@@ -114,9 +114,9 @@ internal sealed class SplitVirtqueue : Virtqueue
         }
 
         _regionHint = walk.Hint;
-        _nextAvailable++;
+        ushort position = _nextAvailable++;
         _inflight?.Take(walk.Slot);
-        chain = Hold(walk.Slot, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
+        chain = Hold(walk.Slot, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count, position);
         return true;
     }
 
@@ -199,6 +199,8 @@ internal sealed class SplitVirtqueue : Virtqueue
         return isMapped && _table.IsAligned(16) && _available.IsAligned(2) && _used.IsAligned(4);
     }
 
+    private protected override ushort PositionAfter(int slot, ushort position) => (ushort)(position + 1);
+
     private protected override void Begin()
     {
         _nextUsed = _used.ReadAcquire16(SplitRing.IndexOffset);
@@ -216,7 +218,7 @@ internal sealed class SplitVirtqueue : Virtqueue
         _inflight?.PutBack(slot);
     }
 
-    private protected override void Requeue(int slot) => _resubmitted.Enqueue((ushort)slot);
+    private protected override void Requeue(int slot) => _resubmitted.Push((ushort)slot);
 
     private protected override void PutUsed(int slot, uint written)
     {
@@ -247,9 +249,11 @@ internal sealed class SplitVirtqueue : Virtqueue
             SplitInflight inflight = SplitInflight.Open(window, Size, _nextUsed, out ushort[]? held);
             if (held is not null)
             {
+                IsTakenOver = true;
                 _nextAvailable = (ushort)(_nextUsed + held.Length);
                 _seenAvailable = _nextAvailable;
-                Array.ForEach(held, _resubmitted.Enqueue);
+                Array.Reverse(held);
+                Array.ForEach(held, _resubmitted.Push);
             }
 
             return inflight;
@@ -278,8 +282,8 @@ internal sealed class SplitVirtqueue : Virtqueue
             return Refuse(fault);
         }
 
-        _resubmitted.Dequeue();
-        chain = Hold(head, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count);
+        _resubmitted.Pop();
+        chain = Hold(head, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count, Position);
         return true;
     }
 

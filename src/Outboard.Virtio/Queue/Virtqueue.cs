@@ -65,6 +65,15 @@ public abstract partial class Virtqueue : IDisposable
     /// <summary>Chains taken and not completed.</summary>
     public int InFlight => _inFlight;
 
+    /// <summary>
+    /// Whether the ring was taken over from an earlier process, which may have died between a publication and its call,
+    /// and the driver was not called since.
+    /// </summary>
+    internal bool IsTakenOver { get; set; }
+
+    /// <summary>Chains in flight that the device gave up.</summary>
+    internal int LetGoCount { get; private set; }
+
     /// <summary>Whether completed chains wait for <see cref="Publish"/>.</summary>
     public abstract bool HasUnpublished { get; }
 
@@ -170,6 +179,9 @@ public abstract partial class Virtqueue : IDisposable
 
     /// <summary>Writes a used entry, not yet visible.</summary>
     private protected abstract void PutUsed(int slot, uint written);
+
+    /// <summary>Where the next chain was taken after this one, taken at <paramref name="position"/>.</summary>
+    private protected abstract ushort PositionAfter(int slot, ushort position);
 
     /// <summary>Marks the used entry that was put last. A fence stands before.</summary>
     private protected abstract void MarkUsedEntry(DirtyTracker dirty);
@@ -284,6 +296,61 @@ public abstract partial class Virtqueue : IDisposable
         _segments.Release(request.Slot);
     }
 
+    /// <summary>Notes that the device gave a chain up.</summary>
+    internal void LetGo(int slot, uint generation)
+    {
+        CheckHeld(slot, generation);
+        ref ChainSlot info = ref _slots[slot];
+        info.IsLetGo = true;
+        info.Generation++;
+        LetGoCount++;
+    }
+
+    /// <summary>
+    /// Puts back what was given up, the last one first, as far as it is the end of what was taken; completes the rest.
+    /// Nothing else is in flight.
+    /// </summary>
+    internal void SettleLetGo()
+    {
+        while (LetGoCount > 0 && FindLastLetGo() is var last and >= 0)
+        {
+            ref ChainSlot info = ref _slots[last];
+            EndLetGo(ref info);
+            PutBack(new PendingRequest(this, last, info.Generation), info.Position);
+        }
+
+        for (int slot = 0; LetGoCount > 0; slot++)
+        {
+            if (_slots[slot].IsLetGo)
+            {
+                EndLetGo(ref _slots[slot]);
+                Complete(slot, _slots[slot].Generation, 0);
+            }
+        }
+    }
+
+    /// <summary>The chain behind which the next one would be taken, if it was given up; -1 otherwise.</summary>
+    private int FindLastLetGo()
+    {
+        ushort end = Position;
+        for (int slot = 0; slot < _slots.Length; slot++)
+        {
+            ref ChainSlot info = ref _slots[slot];
+            if (info.IsLetGo && info.Position != end && PositionAfter(slot, info.Position) == end)
+            {
+                return slot;
+            }
+        }
+
+        return -1;
+    }
+
+    private void EndLetGo(ref ChainSlot info)
+    {
+        info.IsLetGo = false;
+        LetGoCount--;
+    }
+
     /// <summary>Drops the first bytes of the readable buffers.</summary>
     internal void SkipReadable(int slot, int bytes)
     {
@@ -368,9 +435,11 @@ public abstract partial class Virtqueue : IDisposable
         return VirtqueueFault.None;
     }
 
-    /// <summary>Notes a chain as taken: <paramref name="readable"/> segments, then the writable ones.</summary>
+    /// <summary>
+    /// Notes a chain as taken at a position: <paramref name="readable"/> segments, then the writable ones.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private protected DescriptorChain Hold(int slot, int readable, int total)
+    private protected DescriptorChain Hold(int slot, int readable, int total, ushort position)
     {
         ref ChainSlot info = ref _slots[slot];
         info.ReadableStart = 0;
@@ -379,6 +448,7 @@ public abstract partial class Virtqueue : IDisposable
         info.WritableCount = total - readable;
         info.InFlight = true;
         info.Detached = false;
+        info.Position = position;
         info.Trailer = default;
         _inFlight++;
         return new DescriptorChain(this, slot);
@@ -418,6 +488,10 @@ public abstract partial class Virtqueue : IDisposable
 
         internal bool InFlight;
         internal bool Detached;
+        internal bool IsLetGo;
+
+        /// <summary>Where it was taken; the queue's position then, when an earlier process had taken it.</summary>
+        internal ushort Position;
 
         /// <summary>What was cut off the end of the writable segments; empty for nothing.</summary>
         internal IoSegment Trailer;

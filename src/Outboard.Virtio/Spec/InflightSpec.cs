@@ -56,6 +56,9 @@ internal static class PackedInflightSpec
     internal const uint OldUsedIndex = 18;
     internal const uint UsedWrap = 20;
     internal const uint OldUsedWrap = 21;
+
+    /// <summary>The four before in one aligned word, so that they change together.</summary>
+    internal const uint UsedWord = 16;
     internal const uint EntryInflight = 0;
     internal const uint EntryNext = 2;
     internal const uint EntryLast = 4;

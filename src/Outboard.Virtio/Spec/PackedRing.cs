@@ -98,6 +98,12 @@ public readonly record struct PackedPosition(ushort Index, bool Wrap)
     /// <summary>Whether a descriptor with these flags is available at this place.</summary>
     public bool IsAvailable(ushort flags) => (flags & (PackedRing.Available | PackedRing.Used)) == AvailableFlags;
 
+    /// <summary>
+    /// Whether a descriptor with these flags was used at this place at some time: is still, or the driver has made it
+    /// available again, one lap later.
+    /// </summary>
+    public bool WasUsed(ushort flags) => (flags & PackedRing.Used) != 0 == Wrap;
+
     /// <summary>Whether a descriptor with these flags is used at this place.</summary>
     public bool IsUsed(ushort flags) => (flags & (PackedRing.Available | PackedRing.Used)) == UsedFlags;
 }

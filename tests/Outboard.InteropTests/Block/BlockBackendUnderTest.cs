@@ -28,6 +28,12 @@ internal sealed record BlockBackendOptions
     /// <summary>The serial number; null leaves it to the back-end.</summary>
     public string? Serial { get; init; }
 
+    /// <summary>Whether the back-end connects to <see cref="SocketPath"/>, where the front-end listens.</summary>
+    public bool Connects { get; init; }
+
+    /// <summary>How long our own program takes for each request; zero for no delay.</summary>
+    public int DelayMs { get; init; }
+
     /// <summary>Whether the image is opened past the page cache.</summary>
     public bool IsDirect { get; init; }
 

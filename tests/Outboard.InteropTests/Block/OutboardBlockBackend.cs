@@ -24,7 +24,7 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
         List<string> arguments =
         [
             OutboardProgram.Path, "block",
-            $"--socket-path={options.SocketPath}",
+            options.Connects ? $"--connect={options.SocketPath}" : $"--socket-path={options.SocketPath}",
             $"--blk-file={options.ImagePath}",
             $"--num-queues={options.QueueCount}",
         ];
@@ -36,6 +36,11 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
         if (options.IsIncoming)
         {
             arguments.Add("--incoming");
+        }
+
+        if (options.DelayMs > 0)
+        {
+            arguments.Add($"--fault-delay={options.DelayMs}");
         }
 
         if (options.IsDirect)
@@ -51,7 +56,10 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
         PeerProcess process = PeerProcess.StartProgram("dotnet", arguments);
         try
         {
-            await process.WaitForSocketAsync(options.SocketPath, s_startLimit);
+            if (!options.Connects)
+            {
+                await process.WaitForSocketAsync(options.SocketPath, s_startLimit);
+            }
         }
         catch
         {

@@ -7,6 +7,7 @@ namespace Outboard.InteropTests.Block;
 public sealed class OutboardBlockGuestTests : BlockGuestTests
 {
     private const int Crashes = 6;
+    private const int Pauses = 5;
 
     /// <summary>Killed at any moment, started again at once: nothing is lost, and nothing fails.</summary>
     [Theory]
@@ -41,6 +42,66 @@ public sealed class OutboardBlockGuestTests : BlockGuestTests
         finally
         {
             await backend.DisposeAsync();
+        }
+    }
+
+    /// <summary>
+    /// Paused with requests in flight, which take longer than the pause: QEMU with inflight-migration=on does not wait
+    /// for them, and they are submitted again when the machine goes on.
+    /// </summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_guest_is_paused_without_a_wait_for_its_requests(bool isPacked)
+    {
+        using TempFolder folder = new();
+        BlockBackendOptions options = OptionsIn(folder) with { DelayMs = 300 };
+        await using IBlockBackendUnderTest backend = await StartBackendAsync(options);
+        string packed = isPacked ? ",packed=on" : "";
+        await using GuestVm guest = await GuestVm.StartAsync(
+            GuestWith(backend, queueCount: 1, $",inflight-migration=on{packed}") with
+            {
+                Script = GuestOptions.ReadScript("block-pause.sh"),
+                OffersQmp = true,
+                Variables = new Dictionary<string, string>
+                {
+                    ["PACKED"] = isPacked ? "1" : "0",
+                    ["BLOCKS"] = "6",
+                },
+            });
+        int position = 0;
+        for (int pause = 0; pause < Pauses; pause++)
+        {
+            await guest.WaitForAsync(ProgressPattern, position);
+            position = guest.Serial.Length;
+            await guest.QmpAsync("stop");
+            await guest.QmpAsync("cont");
+        }
+
+        (await guest.FinishAsync()).RequireSuccess();
+    }
+
+    /// <summary>QEMU listens, and is started a second time while the back-end lives.</summary>
+    [Fact]
+    public async Task A_back_end_that_connects_outlives_its_QEMU()
+    {
+        using TempFolder folder = new();
+        BlockBackendOptions options = OptionsIn(folder) with { Connects = true, Serial = ExpectedSerial };
+        await using IBlockBackendUnderTest backend = await StartBackendAsync(options);
+        for (int boot = 0; boot < 2; boot++)
+        {
+            GuestOutcome outcome = await GuestVm.RunAsync(GuestWith(backend) with
+            {
+                Script = GuestOptions.ReadScript("block-identity.sh"),
+                DeviceArguments =
+                [
+                    "-chardev", $"socket,id=disk,path={options.SocketPath},server=on,wait=off",
+                    "-device", "vhost-user-blk-pci,chardev=disk,num-queues=1",
+                ],
+                Variables = new Dictionary<string, string> { ["SERIAL"] = ExpectedSerial, ["READ_ONLY"] = "0" },
+            });
+            outcome.RequireSuccess();
+            File.Delete(options.SocketPath);
         }
     }
 

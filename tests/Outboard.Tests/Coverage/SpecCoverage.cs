@@ -84,6 +84,7 @@ internal sealed partial class SpecCoverage(string root)
 
     private static readonly ProtocolFeatures s_qemuFeatures =
         ProtocolFeatures.MultiQueue | ProtocolFeatures.ReplyAck | ProtocolFeatures.BackendReq | ProtocolFeatures.Config
+        | ProtocolFeatures.GetVringBaseInflight
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd
         | ProtocolFeatures.Rarp | ProtocolFeatures.PageFault | ProtocolFeatures.GpaAddresses

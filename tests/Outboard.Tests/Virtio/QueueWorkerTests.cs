@@ -160,7 +160,7 @@ public sealed class QueueWorkerTests : IAsyncDisposable
     {
         await using ServedRing ring = await ServedRing.StartAsync(new SumDevice(), _worker);
         await ring.StopAsync();
-        await Assert.ThrowsAsync<InvariantException>(ring.Queue.StopAsync);
+        await Assert.ThrowsAsync<InvariantException>(() => ring.Queue.StopAsync());
         await Assert.ThrowsAsync<InvariantException>(() => ring.Queue.AdoptAsync(ring.Memory.Memory, false));
         await ring.Queue.EnableAsync(true);
         await ring.Queue.StartAsync();

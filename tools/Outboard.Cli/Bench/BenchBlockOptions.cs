@@ -18,6 +18,16 @@ internal sealed class BenchBlockOptions
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "The back-end's socket.");
 
+    private readonly ValueOption<string> _listen = ValueOption.Text(
+        "--listen", "PATH", "Listen at PATH instead, for a back-end that connects.");
+
+    private readonly ValueOption<double?> _reconnect = ValueOption.Seconds(
+        "--reconnect", "Wait so long for the back-end, also when it goes away, and go on. [default: give up]",
+        LongestSeconds);
+
+    private readonly SwitchOption _noInflight = new(
+        "--no-inflight", "Do without in-flight tracking: after a crash requests are submitted again from here.");
+
     private readonly ValueOption<int?> _depth = ValueOption.Number(
         "--queue-depth", "N", "Requests in flight on each queue. [default: 32]", 1, MostDepth);
 
@@ -79,7 +89,8 @@ internal sealed class BenchBlockOptions
     {
         Option[] all =
         [
-            _socketPath, _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
+            _socketPath, _listen, _reconnect, _noInflight,
+            _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
             _verify, _mode, _indirect, _packed, _noEventIndex, _memory, _cpus, _process,
             _distance, _json,
         ];
@@ -93,12 +104,22 @@ internal sealed class BenchBlockOptions
 
     public LoadSettings Read(ParseResult result)
     {
-        string socket = _socketPath.Read(result)
+        string? listen = _listen.Read(result);
+        string? connect = _socketPath.Read(result);
+        if (listen is not null && connect is not null)
+        {
+            throw new CommandLineException("--socket-path and --listen exclude each other: give one of them");
+        }
+
+        string socket = connect ?? listen
             ?? throw new CommandLineException("--socket-path is missing: give the back-end's socket");
         bool verify = _verify.Read(result);
         return new LoadSettings
         {
             SocketPath = socket,
+            Listens = listen is not null,
+            ReconnectLimit = TimeSpan.FromSeconds(_reconnect.Read(result) ?? 0),
+            TrackInflight = !_noInflight.Read(result),
             QueueDepth = _depth.Read(result) ?? 32,
             BlockSize = ReadBlockSize(result),
             ReadPercent = _reads.Read(result) ?? (verify ? 50 : 100),

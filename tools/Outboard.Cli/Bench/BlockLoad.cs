@@ -19,9 +19,42 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         LoadTarget target = await LoadTarget.ConnectAsync(settings).ConfigureAwait(false);
         await using (target.ConfigureAwait(false))
         {
-            LoadResult result = settings.Verify ? Verify(target) : Measure(target);
+            using LoadGate gate = new(settings.QueueCount);
+            using CancellationTokenSource ended = new();
+            Task following = settings.ReconnectLimit == TimeSpan.Zero
+                ? Task.CompletedTask : FollowAsync(target, gate, ended.Token);
+            LoadResult result = settings.Verify ? Verify(target, gate) : Measure(target, gate);
+            await ended.CancelAsync().ConfigureAwait(false);
+            await following.ConfigureAwait(false);
             await target.StopAsync().ConfigureAwait(false);
-            return result with { CpuDistanceNs = distance };
+            return result with { CpuDistanceNs = distance, Reconnections = target.Reconnections };
+        }
+    }
+
+    /// <summary>Goes from one back-end to the next until the load ends.</summary>
+    private static async Task FollowAsync(LoadTarget target, LoadGate gate, CancellationToken ended)
+    {
+        try
+        {
+            while (true)
+            {
+                await target.Lost.WaitAsync(ended).ConfigureAwait(false);
+                if (!target.TracksInflight)
+                {
+                    await gate.CloseAsync().WaitAsync(ended).ConfigureAwait(false);
+                }
+
+                await target.ReconnectAsync(ended).ConfigureAwait(false);
+                gate.Open();
+            }
+        }
+        catch (OperationCanceledException) when (ended.IsCancellationRequested)
+        {
+            // The load is done.
+        }
+        catch (IOException error)
+        {
+            gate.Fail(error);
         }
     }
 
@@ -39,17 +72,17 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         return ((ulong)queue * share, share);
     }
 
-    private LoadResult Measure(LoadTarget target)
+    private LoadResult Measure(LoadTarget target, LoadGate gate)
     {
         LoadPhase phase = new();
         TimedLoad[] loads = new TimedLoad[settings.QueueCount];
-        CompletionWait[] waits = Waits(target);
+        CompletionWait[] waits = Waits(target, gate);
         for (int i = 0; i < loads.Length; i++)
         {
             loads[i] = new TimedLoad(settings, phase, target.Drivers[i], waits[i], RangeOf(target, i));
         }
 
-        using LoadThreads threads = new(settings.Cpus, [.. loads.Select(load => (Action)load.Run)]);
+        using LoadThreads threads = new(settings.Cpus, [.. loads.Select(load => Leaving(load.Run, gate))]);
         long total() => loads.Sum(load => load.Operations);
         threads.Sleep(settings.WarmUp);
         (ProcessUsage? Backend, TimeSpan Frontend) before = Usage();
@@ -81,9 +114,9 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         };
     }
 
-    private LoadResult Verify(LoadTarget target)
+    private LoadResult Verify(LoadTarget target, LoadGate gate)
     {
-        CompletionWait[] waits = Waits(target);
+        CompletionWait[] waits = Waits(target, gate);
         VerifyingLoad[] loads = new VerifyingLoad[settings.QueueCount];
         uint seed = (uint)Stopwatch.GetTimestamp();
         for (int i = 0; i < loads.Length; i++)
@@ -96,7 +129,7 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         long mix = (long)(settings.Duration.TotalSeconds * Stopwatch.Frequency);
         void run(VerifyingLoad load) =>
             _ = load.WriteAll() && load.MixUntil(Stopwatch.GetTimestamp() + mix) && load.ReadAll();
-        using LoadThreads threads = new(settings.Cpus, [.. loads.Select(load => (Action)(() => run(load)))]);
+        using LoadThreads threads = new(settings.Cpus, [.. loads.Select(load => Leaving(() => run(load), gate))]);
         Watch(threads, Timeout.InfiniteTimeSpan, () => loads.Sum(load => load.Operations));
         threads.Join();
         TimeSpan elapsed = Stopwatch.GetElapsedTime(start);
@@ -116,6 +149,19 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         };
     }
 
+    /// <summary>A thread that ends is not waited for.</summary>
+    private static Action Leaving(Action body, LoadGate gate) => () =>
+    {
+        try
+        {
+            body();
+        }
+        finally
+        {
+            gate.Leave();
+        }
+    };
+
     private LoadResult Result(LoadTarget target, TimeSpan elapsed, IReadOnlyList<string> failures) => new()
     {
         Settings = settings,
@@ -126,8 +172,11 @@ internal sealed class BlockLoad(LoadSettings settings, Action<TimeSpan, long>? p
         Failures = failures,
     };
 
-    private CompletionWait[] Waits(LoadTarget target) =>
-        [.. target.Queues.Zip(target.Drivers, (queue, driver) => new CompletionWait(queue, driver, settings.Mode))];
+    private CompletionWait[] Waits(LoadTarget target, LoadGate gate) =>
+    [
+        .. target.Queues.Zip(
+            target.Drivers, (queue, driver) => new CompletionWait(queue, driver, settings.Mode, gate)),
+    ];
 
     /// <summary>Sleeps for a time, or until all threads ended, and reports on the way.</summary>
     private void Watch(LoadThreads threads, TimeSpan duration, Func<long> operations)

@@ -19,6 +19,7 @@ internal sealed class CompletionWait : IDisposable
     /// <summary>Completions after which a polling driver repeats that it wants no calls: the index wraps.</summary>
     private const int SuppressInterval = 16384;
 
+    private readonly LoadGate? _gate;
     private readonly DriverQueue _ring;
     private readonly BlockDriver _driver;
     private readonly WaitMode _mode;
@@ -26,8 +27,9 @@ internal sealed class CompletionWait : IDisposable
     private readonly ulong[] _tags = new ulong[1];
     private int _sinceSuppressed;
 
-    public CompletionWait(FrontendQueue queue, BlockDriver driver, WaitMode mode)
+    public CompletionWait(FrontendQueue queue, BlockDriver driver, WaitMode mode, LoadGate? gate = null)
     {
+        _gate = gate;
         _ring = queue.Ring;
         _driver = driver;
         _mode = mode;
@@ -48,12 +50,27 @@ internal sealed class CompletionWait : IDisposable
     /// <summary>Waits for at least one completion.</summary>
     /// <param name="completions">Room for all requests in flight.</param>
     /// <returns>How many came; 0 after a while without any.</returns>
-    public int Collect(Span<BlockCompletion> completions) => _mode switch
+    public int Collect(Span<BlockCompletion> completions)
     {
-        WaitMode.Poll => Poll(completions),
-        WaitMode.EventFd => SleepWhenEmpty(completions),
-        _ => SleepFirst(completions),
-    };
+        if (_gate is { IsClosed: true } gate)
+        {
+            // What the dead back-end completed comes first; then the ring is left alone.
+            int count = _driver.Collect(completions);
+            if (count > 0)
+            {
+                return count;
+            }
+
+            gate.Pass();
+        }
+
+        return _mode switch
+        {
+            WaitMode.Poll => Poll(completions),
+            WaitMode.EventFd => SleepWhenEmpty(completions),
+            _ => SleepFirst(completions),
+        };
+    }
 
     public void Dispose() => _epoll.Dispose();
 

@@ -1,7 +1,7 @@
 // A result for people, and the same for programs. The JSON is one object:
 //   mode, queueDepth, blockSize, readPercent, pattern ("random", "sequential"), queues, queueSize, eventIndex,
-//   packed, indirect, memory ("slots", "table"), cpus []                  what was run
-//   capacityBytes, rangeBytes, seconds, operations, failures, messages []
+//   packed, indirect, memory ("slots", "table"), inflight, cpus []        what was run
+//   capacityBytes, rangeBytes, seconds, operations, failures, reconnections, messages []
 //   iops, medianWindowIops (10-ms windows), megabytesPerSecond
 //   cpuDistanceNs                                                         with --distance-to
 //   latencyUs { min, mean, p50, p90, p99, p999, max }                     without --verify
@@ -69,6 +69,11 @@ internal static class LoadReport
                 + (result.IsGood ? "every block is right" : "NOT right"));
         }
 
+        if (result.Reconnections > 0)
+        {
+            line("reconnected", $"{result.Reconnections:N0} times");
+        }
+
         if (!result.IsGood)
         {
             line("failures", $"{result.FailureCount:N0}");
@@ -106,6 +111,7 @@ internal static class LoadReport
         json.WriteBoolean("packed", settings.UsePacked);
         json.WriteBoolean("indirect", settings.UseIndirect);
         json.WriteString("memory", settings.UseMemoryTable ? "table" : "slots");
+        json.WriteBoolean("inflight", settings.TrackInflight);
         json.WriteStartArray("cpus");
         foreach (int cpu in settings.Cpus)
         {
@@ -122,6 +128,7 @@ internal static class LoadReport
         json.WriteNumber("seconds", Math.Round(result.Elapsed.TotalSeconds, 3));
         json.WriteNumber("operations", result.Operations);
         json.WriteNumber("failures", result.FailureCount);
+        json.WriteNumber("reconnections", result.Reconnections);
         json.WriteStartArray("messages");
         foreach (string failure in result.Failures)
         {

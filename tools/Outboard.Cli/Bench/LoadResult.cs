@@ -28,6 +28,9 @@ internal sealed record LoadResult
     /// <summary>Completions a second in the median window of 10 ms.</summary>
     public double MedianWindowRate { get; init; }
 
+    /// <summary>Back-ends that came after another one during the load.</summary>
+    public int Reconnections { get; init; }
+
     public long Batches { get; init; }
 
     public long Sleeps { get; init; }

@@ -21,6 +21,18 @@ internal sealed record LoadSettings
 {
     public required string SocketPath { get; init; }
 
+    /// <summary>Whether this side listens on the socket, and the back-end connects.</summary>
+    public bool Listens { get; init; }
+
+    /// <summary>How long a back-end that went away may take until it is back; zero ends the load with it.</summary>
+    public TimeSpan ReconnectLimit { get; init; }
+
+    /// <summary>Whether the back-end is to record what it holds, if it can.</summary>
+    public bool TrackInflight { get; init; } = true;
+
+    /// <summary>A back-end that completes nothing for so long counts as dead.</summary>
+    public TimeSpan StallLimit => TimedLoad.StallLimit + ReconnectLimit;
+
     public int QueueDepth { get; init; } = 32;
 
     public int BlockSize { get; init; } = 4096;

@@ -1,8 +1,8 @@
 // The device under load: a connection, memory, and for each queue a ring and a block driver.
 // The memory outlives the connection: after a crash of the back-end the same rings are handed to its successor.
-using System.Diagnostics;
-using System.Net.Sockets;
 using Outboard.Devices.Block.Driver;
+using Outboard.Linux;
+using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Queue.Driver;
@@ -14,17 +14,18 @@ namespace Outboard.Cli.Bench;
 internal sealed class LoadTarget : IAsyncDisposable
 {
     private static readonly TimeSpan s_connectInterval = TimeSpan.FromMilliseconds(5);
+    private static readonly TimeSpan s_longestInterval = TimeSpan.FromMilliseconds(50);
 
-    private readonly LoadSettings _settings;
-    private VhostUserFrontend _frontend;
+    private readonly ChannelSource _source;
+    private readonly ReconnectingFrontend _frontend;
 
-    private LoadTarget(LoadSettings settings, VhostUserFrontend frontend, BlockConfigView config)
+    private LoadTarget(
+        LoadSettings settings, ChannelSource source, ReconnectingFrontend frontend, BlockConfigView config)
     {
-        _settings = settings;
+        _source = source;
         _frontend = frontend;
         Config = config;
         Memory = new DriverMemory(MemoryBytes(settings));
-        Queues = new FrontendQueue[settings.QueueCount];
         Drivers = new BlockDriver[settings.QueueCount];
     }
 
@@ -32,111 +33,145 @@ internal sealed class LoadTarget : IAsyncDisposable
 
     public DriverMemory Memory { get; }
 
-    public FrontendQueue[] Queues { get; }
+    public IReadOnlyList<FrontendQueue> Queues => _frontend.Queues;
 
     public BlockDriver[] Drivers { get; }
 
     /// <summary>The features in force.</summary>
-    public ulong Features => _frontend.Features;
+    public ulong Features => _frontend.Current.Features;
+
+    /// <summary>Whether the back-end records what it holds: then the rings may be used while it is away.</summary>
+    public bool TracksInflight => _frontend.TracksInflight;
+
+    /// <summary>Completes when the back-end is gone.</summary>
+    public Task Lost => _frontend.Lost;
+
+    /// <summary>Back-ends that came after another one.</summary>
+    public int Reconnections => _frontend.Reconnections;
 
     /// <summary>Bytes from the disk's start that the load uses.</summary>
     public long RangeBytes { get; private init; }
 
     /// <summary>Connects, and starts the queues.</summary>
     /// <param name="settings">The load.</param>
-    /// <param name="limit">How long the back-end may take until it listens.</param>
-    /// <param name="isHopeless">Tells that the back-end will never listen.</param>
-    /// <exception cref="IOException">Nobody listens, or the load does not fit the device.</exception>
+    /// <param name="limit">How long the back-end may take until it is there.</param>
+    /// <param name="isHopeless">Tells that the back-end will never be there.</param>
+    /// <exception cref="IOException">Nobody is there, or the load does not fit the device.</exception>
     public static async Task<LoadTarget> ConnectAsync(
         LoadSettings settings, TimeSpan limit = default, Func<bool>? isHopeless = null)
     {
-        VhostUserFrontend frontend = await ConnectWithinAsync(settings, limit, isHopeless).ConfigureAwait(false);
-        BlockConfigView config = await ReadConfigAsync(frontend).ConfigureAwait(false);
-        Check(settings, frontend, config);
-        LoadTarget target = new(settings, frontend, config)
+        ChannelSource source = settings.Listens
+            ? ChannelSource.Listen(settings.SocketPath)
+            : ChannelSource.Connect(settings.SocketPath, new BackOff(s_connectInterval, s_longestInterval));
+        try
         {
-            RangeBytes = settings.RangeBytes == 0
-                ? (long)config.CapacityBytes : Math.Min(settings.RangeBytes, (long)config.CapacityBytes),
-        };
-        await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
-        for (int i = 0; i < settings.QueueCount; i++)
-        {
-            FrontendQueue queue = await frontend
-                .StartQueueAsync(i, settings.EffectiveQueueSize, target.Memory).ConfigureAwait(false);
-            target.Queues[i] = queue;
-            target.Drivers[i] = new BlockDriver(queue, settings.QueueDepth, (uint)settings.BlockSize);
+            ReconnectingFrontend frontend =
+                await ConnectFrontendAsync(settings, source, limit, isHopeless).ConfigureAwait(false);
+            try
+            {
+                return await StartAsync(settings, source, frontend).ConfigureAwait(false);
+            }
+            catch
+            {
+                await frontend.DisposeAsync().ConfigureAwait(false);
+                throw;
+            }
         }
-
-        return target;
+        catch
+        {
+            source.Dispose();
+            throw;
+        }
     }
 
     /// <summary>
-    /// Connects to the successor of a back-end that died, and hands it the rings: requests in flight are submitted
-    /// again. Everything that the dead one used has been collected.
+    /// Waits for the successor of a back-end that died, and hands it the rings. Without <see cref="TracksInflight"/>
+    /// nobody uses the rings meanwhile, and everything that the dead one used has been collected.
     /// </summary>
-    /// <param name="limit">How long the successor may take until it listens.</param>
-    public async Task ReconnectAsync(TimeSpan limit)
-    {
-        ulong features = _frontend.Features;
-        await _frontend.DisposeAsync().ConfigureAwait(false);
-        _frontend = await ConnectWithinAsync(_settings, limit, null).ConfigureAwait(false);
-        BlockConfigView config = await ReadConfigAsync(_frontend).ConfigureAwait(false);
-        if (_frontend.Features != features || config != Config)
-        {
-            throw new IOException(
-                "the back-end that came back is another one: "
-                + $"features 0x{_frontend.Features:x} instead of 0x{features:x}, "
-                + $"{config.CapacityBytes} bytes instead of {Config.CapacityBytes}");
-        }
-
-        await _frontend.ShareMemoryAsync(Memory).ConfigureAwait(false);
-        foreach (FrontendQueue queue in Queues)
-        {
-            await _frontend.ResumeQueueAsync(queue, queue.Ring.ResubmitInFlight()).ConfigureAwait(false);
-        }
-    }
+    public Task ReconnectAsync(CancellationToken cancellation = default) => _frontend.ReconnectAsync(cancellation);
 
     /// <summary>Stops the queues, so that nothing is lost, and closes the connection.</summary>
     public async Task StopAsync()
     {
         foreach (FrontendQueue queue in Queues)
         {
-            await _frontend.StopQueueAsync(queue).ConfigureAwait(false);
+            await _frontend.Current.StopQueueAsync(queue).ConfigureAwait(false);
         }
     }
 
     public async ValueTask DisposeAsync()
     {
         await _frontend.DisposeAsync().ConfigureAwait(false);
-        foreach (FrontendQueue? queue in Queues)
-        {
-            queue?.Dispose();
-        }
-
+        _source.Dispose();
         Memory.Dispose();
     }
 
-    private static async Task<VhostUserFrontend> ConnectWithinAsync(
-        LoadSettings settings, TimeSpan limit, Func<bool>? isHopeless)
+    private static async Task<LoadTarget> StartAsync(
+        LoadSettings settings, ChannelSource source, ReconnectingFrontend frontend)
     {
-        long start = Stopwatch.GetTimestamp();
-        while (true)
+        BlockConfigView config = await ReadConfigAsync(frontend.Current).ConfigureAwait(false);
+        Check(settings, frontend.Current, config);
+        LoadTarget target = new(settings, source, frontend, config)
         {
-            try
-            {
-                return await ConnectFrontendAsync(settings).ConfigureAwait(false);
-            }
-            catch (IOException) when (Stopwatch.GetElapsedTime(start) < limit && isHopeless?.Invoke() != true)
-            {
-                await Task.Delay(s_connectInterval).ConfigureAwait(false);
-            }
+            RangeBytes = settings.RangeBytes == 0
+                ? (long)config.CapacityBytes : Math.Min(settings.RangeBytes, (long)config.CapacityBytes),
+        };
+        await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
+        await frontend.StartQueuesAsync(settings.QueueCount, settings.EffectiveQueueSize, target.Memory)
+            .ConfigureAwait(false);
+        for (int i = 0; i < settings.QueueCount; i++)
+        {
+            target.Drivers[i] = new BlockDriver(frontend.Queues[i], settings.QueueDepth, (uint)settings.BlockSize);
+        }
+
+        return target;
+    }
+
+    /// <summary>The first connection. Who gives no time for it wants to know at once why there is none.</summary>
+    private static async Task<ReconnectingFrontend> ConnectFrontendAsync(
+        LoadSettings settings, ChannelSource source, TimeSpan limit, Func<bool>? isHopeless)
+    {
+        using CancellationTokenSource hopeless = new();
+        using Timer? watch = isHopeless is null ? null : new Timer(
+            _ => CancelIf(isHopeless(), hopeless), null, s_longestInterval, s_longestInterval);
+        limit = limit > settings.ReconnectLimit ? limit : settings.ReconnectLimit;
+        ReconnectOptions reconnect = new()
+        {
+            Limit = settings.ReconnectLimit,
+            ConnectLimit = settings.Listens ? Timeout.InfiniteTimeSpan : limit,
+            FirstDelay = s_connectInterval,
+            LongestDelay = s_longestInterval,
+            ConfigSizeBytes = BlockConfig.Bytes,
+            TrackInflight = settings.TrackInflight,
+        };
+        try
+        {
+            return await ReconnectingFrontend.ConnectAsync(
+                source, Options(settings), reconnect, hopeless.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException error)
+        {
+            throw new IOException($"{settings.SocketPath}: the back-end ended before it was there", error);
+        }
+        catch (IOException error) when (limit == TimeSpan.Zero && error.InnerException is LinuxException)
+        {
+            string reason = File.Exists(settings.SocketPath) ? "nobody listens there" : "there is no such socket";
+            throw new IOException($"{settings.SocketPath}: {reason}; start a vhost-user-blk back-end first", error);
         }
     }
 
-    private static async Task<VhostUserFrontend> ConnectFrontendAsync(LoadSettings settings)
+    private static void CancelIf(bool condition, CancellationTokenSource source)
+    {
+        if (condition)
+        {
+            source.Cancel();
+        }
+    }
+
+    private static VhostUserFrontendOptions Options(LoadSettings settings)
     {
         VhostUserFrontendOptions defaults = new();
-        VhostUserFrontendOptions options = defaults with
+        return defaults with
         {
             UseIndirect = settings.UseIndirect,
             UsePacked = settings.UsePacked,
@@ -144,19 +179,6 @@ internal sealed class LoadTarget : IAsyncDisposable
             ProtocolFeatures = settings.UseMemoryTable
                 ? defaults.ProtocolFeatures & ~ProtocolFeatures.ConfigureMemSlots : defaults.ProtocolFeatures,
         };
-        try
-        {
-            return await VhostUserFrontend.ConnectAsync(settings.SocketPath, options).ConfigureAwait(false);
-        }
-        catch (SocketException error)
-        {
-            string reason = File.Exists(settings.SocketPath) ? "nobody listens there" : "there is no such socket";
-            throw new IOException($"{settings.SocketPath}: {reason}; start a vhost-user-blk back-end first", error);
-        }
-        catch (ProtocolException error)
-        {
-            throw new IOException($"{settings.SocketPath}: {error.Message}", error);
-        }
     }
 
     private static async Task<BlockConfigView> ReadConfigAsync(VhostUserFrontend frontend)

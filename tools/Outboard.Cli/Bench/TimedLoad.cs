@@ -190,15 +190,16 @@ internal sealed class TimedLoad
 
     private void CheckStalled(long since, long now)
     {
-        if (Stopwatch.GetElapsedTime(since, now) > StallLimit)
+        if (Stopwatch.GetElapsedTime(since, now) > _settings.StallLimit)
         {
-            throw Stalled(_driver);
+            throw Stalled(_driver, _settings);
         }
     }
 
     /// <summary>What to throw when a back-end completes nothing.</summary>
-    public static IOException Stalled(BlockDriver driver) => new(
-        $"the back-end completed nothing for {StallLimit.TotalSeconds} s; {driver.InFlight} requests are in flight");
+    public static IOException Stalled(BlockDriver driver, LoadSettings settings) => new(
+        $"the back-end completed nothing for {settings.StallLimit.TotalSeconds} s; "
+        + $"{driver.InFlight} requests are in flight");
 
     private readonly record struct Request(long Started, ulong Block, bool IsRead);
 }

@@ -19,6 +19,7 @@ internal sealed class VerifyingLoad
     /// <summary>Failures that are told in words; the load ends at the last.</summary>
     private const int MostFailures = 10;
 
+    private readonly LoadSettings _settings;
     private readonly BlockDriver _driver;
     private readonly CompletionWait _wait;
     private readonly BlockPattern _pattern;
@@ -47,6 +48,7 @@ internal sealed class VerifyingLoad
         LoadSettings settings, LoadTarget target, int queue, CompletionWait wait, (ulong First, ulong Count) range,
         uint seed)
     {
+        _settings = settings;
         _driver = target.Drivers[queue];
         _wait = wait;
         _pattern = new BlockPattern(seed);
@@ -138,9 +140,9 @@ internal sealed class VerifyingLoad
                 return false;
             }
 
-            if (Stopwatch.GetElapsedTime(lastCompletion) > TimedLoad.StallLimit)
+            if (Stopwatch.GetElapsedTime(lastCompletion) > _settings.StallLimit)
             {
-                throw TimedLoad.Stalled(_driver);
+                throw TimedLoad.Stalled(_driver, _settings);
             }
         }
     }

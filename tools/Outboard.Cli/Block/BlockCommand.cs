@@ -39,8 +39,8 @@ internal static class BlockCommand
         using Disk disk = settings.OpenDisk();
         BlockDevice device = settings.CreateDevice(disk);
         string engine = CheckEngine(settings);
-        using ServedSocket socket =
-            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = ServedSocket.Open(
+            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
         using ResizeWatch watch = new(() => Resize(device, disk, log), settings.WatchesSize ? s_watchInterval : null);
         log.LogInformation("serving {Disk}{Engine} on {Socket}", disk.Description, engine, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);

@@ -24,6 +24,9 @@ internal sealed class BlockOptions
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
 
+    private readonly ValueOption<string> _connect = ValueOption.Text(
+        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
+
     private readonly ValueOption<int?> _descriptor = ValueOption.Number(
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
         0, int.MaxValue);
@@ -110,7 +113,7 @@ internal sealed class BlockOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _vfioUserPath, _capabilities,
+            _socketPath, _connect, _descriptor, _vfioUserPath, _capabilities,
             _file, _memory, _null,
             _readOnly, _direct, _incoming, _noLock, _serial, _blockSize,
             _writeCache, _noWriteCache,
@@ -133,6 +136,7 @@ internal sealed class BlockOptions
         return new BlockSettings
         {
             SocketPath = _socketPath.Read(result),
+            PeerPath = _connect.Read(result),
             VfioUserPath = _vfioUserPath.Read(result),
             HasSplitRingsOnly = _splitRings.Read(result),
             DescriptorNumber = _descriptor.Read(result),

@@ -19,6 +19,9 @@ internal sealed record BlockSettings
 
     public string? SocketPath { get; init; }
 
+    /// <summary>Where a front-end listens.</summary>
+    public string? PeerPath { get; init; }
+
     public string? VfioUserPath { get; init; }
 
     public bool HasSplitRingsOnly { get; init; }

@@ -24,7 +24,7 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     private static readonly TimeSpan s_lifeBetweenKills = TimeSpan.FromSeconds(0.7);
 
     private readonly List<string> _failures = [];
-    private DemoBackend? _backend;
+    private BackendProcess? _backend;
     private long _compared;
 
     /// <summary>Runs the whole demo.</summary>
@@ -64,6 +64,10 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     private static bool IsUnoptimized =>
         typeof(DemoRun).Assembly.GetCustomAttribute<DebuggableAttribute>() is { IsJITOptimizerDisabled: true };
 
+    private BackendProcess StartBackend() => BackendProcess.Start(
+        "block", $"--socket-path={folder.SocketPath}", $"--blk-file={folder.ImagePath}", $"--serial={Serial}",
+        "--quiet");
+
     private LoadSettings Settings(int depth) => new()
     {
         SocketPath = folder.SocketPath,
@@ -85,7 +89,7 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     {
         screen.Begin("back-end");
         long start = Stopwatch.GetTimestamp();
-        _backend = DemoBackend.Start(folder, Serial);
+        _backend = StartBackend();
         LoadTarget target = await ConnectAsync(Settings(1)).ConfigureAwait(false);
         await target.DisposeAsync().ConfigureAwait(false);
         screen.Done($"process {_backend.ProcessId}, first connection after {Ms(start):F0} ms");
@@ -162,7 +166,7 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
     private async Task VerifyThroughCrashesAsync(CancellationToken cancellation)
     {
         screen.Begin($"kill -9 under load, {Kills} times");
-        LoadSettings settings = Settings(32);
+        LoadSettings settings = Settings(32) with { ReconnectLimit = s_startLimit };
         LoadTarget target = await ConnectAsync(settings).ConfigureAwait(false);
         await using (target.ConfigureAwait(false))
         {
@@ -192,8 +196,8 @@ internal sealed class DemoRun(DemoFolder folder, DemoScreen screen) : IAsyncDisp
         await _backend!.DisposeAsync().ConfigureAwait(false);
         load.Pause();
         int inFlight = target.Drivers[0].InFlight;
-        _backend = DemoBackend.Start(folder, Serial);
-        await target.ReconnectAsync(s_startLimit).ConfigureAwait(false);
+        _backend = StartBackend();
+        await target.ReconnectAsync().ConfigureAwait(false);
         load.Resume();
         return $"back in {Ms(start):F0} ms, {inFlight} requests resubmitted";
     }

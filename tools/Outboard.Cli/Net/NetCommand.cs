@@ -33,8 +33,8 @@ internal static class NetCommand
         using EndSignals signals = new();
         using NetBackend backend = settings.OpenBackend();
         NetDevice device = settings.CreateDevice(backend);
-        using ServedSocket socket =
-            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = ServedSocket.Open(
+            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
         LogCounters(device, log);

@@ -22,6 +22,9 @@ internal sealed class NetOptions
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
 
+    private readonly ValueOption<string> _connect = ValueOption.Text(
+        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
+
     private readonly ValueOption<int?> _descriptor = ValueOption.Number(
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
         0, int.MaxValue);
@@ -84,7 +87,7 @@ internal sealed class NetOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _vfioUserPath,
+            _socketPath, _connect, _descriptor, _vfioUserPath,
             _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
             _pairs, _queueSize, _control, _threads, _polling, _inband,
             _verbose, _quiet,
@@ -105,6 +108,7 @@ internal sealed class NetOptions
         return new NetSettings
         {
             SocketPath = _socketPath.Read(result),
+            PeerPath = _connect.Read(result),
             VfioUserPath = _vfioUserPath.Read(result),
             DescriptorNumber = _descriptor.Read(result),
             TapName = _tap.Read(result),

@@ -15,6 +15,9 @@ internal sealed record NetSettings
 
     public string? SocketPath { get; init; }
 
+    /// <summary>Where a front-end listens.</summary>
+    public string? PeerPath { get; init; }
+
     public string? VfioUserPath { get; init; }
 
     public int? DescriptorNumber { get; init; }

@@ -35,8 +35,8 @@ internal static class RngCommand
             "{Source} {Outcome}: requests stay unanswered from now on",
             source.Description,
             result == 0 ? "has ended" : $"failed with errno {-result}");
-        using ServedSocket socket =
-            ServedSocket.Open(settings.SocketPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = ServedSocket.Open(
+            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Source} on {Socket}", source.Description, socket.Name);
         VhostUserBackendOptions options = new()
         {

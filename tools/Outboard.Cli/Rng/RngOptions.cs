@@ -8,15 +8,17 @@ namespace Outboard.Cli.Rng;
 
 /// <summary>The settings of the entropy back-end. Null means that nothing was said.</summary>
 internal sealed record RngSettings(
-    string? SocketPath, int? DescriptorNumber, string? VfioUserPath, string? SourcePath, long MaxBytesPerSecond,
-    bool OffersInbandNotifications,
-    LogLevel LogLevel);
+    string? SocketPath, string? PeerPath, int? DescriptorNumber, string? VfioUserPath, string? SourcePath,
+    long MaxBytesPerSecond, bool OffersInbandNotifications, LogLevel LogLevel);
 
 /// <summary>The options, and how they become <see cref="RngSettings"/>.</summary>
 internal sealed class RngOptions
 {
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
+
+    private readonly ValueOption<string> _connect = ValueOption.Text(
+        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
 
     private readonly ValueOption<int?> _descriptor = ValueOption.Number(
         "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
@@ -44,7 +46,7 @@ internal sealed class RngOptions
     {
         Option[] all =
         [
-            _socketPath, _descriptor, _vfioUserPath, _capabilities, _source, _maxRate,
+            _socketPath, _connect, _descriptor, _vfioUserPath, _capabilities, _source, _maxRate,
             _inband, _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -62,6 +64,7 @@ internal sealed class RngOptions
 
         return new RngSettings(
             _socketPath.Read(result),
+            _connect.Read(result),
             _descriptor.Read(result),
             _vfioUserPath.Read(result),
             _source.Read(result),

@@ -53,7 +53,7 @@ internal static class DeviceServer
             }
             else
             {
-                await VhostUserBackend.ServeAsync(device, socket.Listener!, options, ending);
+                await VhostUserBackend.ServeAsync(device, socket.Source!, options, ending);
             }
         }
         catch (OperationCanceledException) when (ending.IsCancellationRequested)

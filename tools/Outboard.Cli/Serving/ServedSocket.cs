@@ -1,5 +1,6 @@
 // The socket a back-end serves, in the ways in which it may come:
 //   --socket-path=PATH        bound here; the file is removed at the end
+//   --connect=PATH            the front-end listens there; tried again whenever nobody does
 //   --fd=N, connected         one front-end; the program ends when it goes away
 //   --fd=N, listening         any number of front-ends, one after another
 //   LISTEN_FDS=1              as --fd=3, by socket activation; only when no option is given
@@ -7,27 +8,34 @@
 using System.Globalization;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
+using Outboard.VhostUser.Channel;
 
 namespace Outboard.Cli.Serving;
 
-/// <summary>A socket to serve: either <see cref="Listener"/> or <see cref="Connection"/> is there.</summary>
+/// <summary>A socket to serve: either <see cref="Source"/> or <see cref="Connection"/> is there.</summary>
 internal sealed class ServedSocket : IDisposable
 {
     /// <summary>The first descriptor after the standard streams; socket activation begins with it.</summary>
     private const int FirstDescriptor = 3;
 
-    private ServedSocket(string name, UnixListener? listener, UnixSocket? connection)
+    private ServedSocket(string name, UnixListener listener)
+        : this(name, ChannelSource.Accept(listener)) => Listener = listener;
+
+    private ServedSocket(string name, ChannelSource? source, UnixSocket? connection = null)
     {
         Name = name;
-        Listener = listener;
+        Source = source;
         Connection = connection;
     }
 
     /// <summary>What it is, for messages.</summary>
     public string Name { get; }
 
-    /// <summary>A socket that listens.</summary>
+    /// <summary>The socket that listens, if that is how they come.</summary>
     public UnixListener? Listener { get; }
+
+    /// <summary>Where front-ends come from, one after another.</summary>
+    public ChannelSource? Source { get; }
 
     /// <summary>A socket that is connected.</summary>
     public UnixSocket? Connection { get; }
@@ -36,30 +44,36 @@ internal sealed class ServedSocket : IDisposable
     public bool IsVfioUser { get; private init; }
 
     /// <summary>Opens what the options name.</summary>
-    /// <exception cref="CommandLineException">None or two are given, or the descriptor cannot be served.</exception>
+    /// <exception cref="CommandLineException">None or several are given, or the descriptor is unfit.</exception>
     /// <exception cref="IOException">The path cannot be bound.</exception>
-    public static ServedSocket Open(string? path, int? number, string? vfioUserPath = null)
+    public static ServedSocket Open(string? path, string? peerPath, int? number, string? vfioUserPath = null)
     {
-        if (vfioUserPath is not null)
+        string?[] given =
+        [
+            path is null ? null : $"--socket-path={path}",
+            peerPath is null ? null : $"--connect={peerPath}",
+            number is null ? null : $"--fd={number}",
+            vfioUserPath is null ? null : $"--vfio-user-socket={vfioUserPath}",
+        ];
+        if (given.Count(option => option is not null) > 1)
         {
-            return path is null && number is null
-                ? new ServedSocket(vfioUserPath, FunctionServer.Bind(vfioUserPath), connection: null)
-                {
-                    IsVfioUser = true,
-                }
-                : throw new CommandLineException(
-                    $"--vfio-user-socket={vfioUserPath} excludes --socket-path and --fd: give one of them");
-        }
-
-        if (path is not null && number is not null)
-        {
-            throw new CommandLineException(
-                $"--socket-path={path} and --fd={number} exclude each other: give one of them");
+            string all = string.Join(" and ", given.Where(option => option is not null));
+            throw new CommandLineException($"{all} exclude each other: give one of them");
         }
 
         if (path is not null)
         {
             return Bind(path);
+        }
+
+        if (vfioUserPath is not null)
+        {
+            return new ServedSocket(vfioUserPath, FunctionServer.Bind(vfioUserPath)) { IsVfioUser = true };
+        }
+
+        if (peerPath is not null)
+        {
+            return new ServedSocket($"{peerPath}, as its client", ChannelSource.Connect(peerPath));
         }
 
         if (number is not null)
@@ -69,11 +83,13 @@ internal sealed class ServedSocket : IDisposable
 
         return IsActivated()
             ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
-            : throw new CommandLineException("no socket: give --socket-path=PATH, --fd=N or --vfio-user-socket=PATH");
+            : throw new CommandLineException(
+                "no socket: give --socket-path=PATH, --connect=PATH, --fd=N or --vfio-user-socket=PATH");
     }
 
     public void Dispose()
     {
+        Source?.Dispose();
         Listener?.Dispose();
         Connection?.Dispose();
     }
@@ -82,7 +98,7 @@ internal sealed class ServedSocket : IDisposable
     {
         try
         {
-            return new ServedSocket(path, UnixListener.Bind(path), connection: null);
+            return new ServedSocket(path, UnixListener.Bind(path));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
@@ -119,8 +135,8 @@ internal sealed class ServedSocket : IDisposable
 
         string name = $"descriptor {number}";
         return UnixListener.IsListening(descriptor)
-            ? new ServedSocket(name, UnixListener.FromInherited(descriptor), connection: null)
-            : new ServedSocket(name, listener: null, new UnixSocket(descriptor));
+            ? new ServedSocket(name, UnixListener.FromInherited(descriptor))
+            : new ServedSocket(name, source: null, new UnixSocket(descriptor));
     }
 
     /// <summary>Whether sockets were passed, to this very process (the variables are inherited by children).</summary>

@@ -104,6 +104,12 @@ internal sealed class FileDiskQueue : DiskQueue
             _context.Files.Release(_file);
         }
 
+        for (int i = 0; i < _requests.Length; i++)
+        {
+            // Of requests that stay in flight when a queue is suspended.
+            ReturnBounce(ref _requests[i]);
+        }
+
         _bounces.Dispose();
         base.Dispose();
     }

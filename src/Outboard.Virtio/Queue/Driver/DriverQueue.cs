@@ -37,6 +37,12 @@ public abstract class DriverQueue
     /// </summary>
     public abstract uint InitialBase { get; }
 
+    /// <summary>
+    /// Where a device goes on that has the in-flight record of one before it: at the used side, see
+    /// <see cref="VringSetup.Base"/>.
+    /// </summary>
+    public abstract uint UsedBase { get; }
+
     /// <summary>Descriptors that are free.</summary>
     public int FreeDescriptors { get; private protected set; }
 

@@ -56,6 +56,9 @@ public sealed class PackedDriverQueue : DriverQueue
     public override uint InitialBase => PackedPosition.StartOfBoth;
 
     /// <inheritdoc/>
+    public override uint UsedBase => _used.Packed | ((uint)_used.Packed << 16);
+
+    /// <inheritdoc/>
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;

@@ -66,6 +66,18 @@ public sealed class SplitDriverQueue : DriverQueue
     public override uint InitialBase => 0;
 
     /// <inheritdoc/>
+    public override uint UsedBase => _used.ReadAcquire16(SplitRing.IndexOffset);
+
+    /// <summary>Begins at another index than 0, as a ring in the middle of its life; before its first use.</summary>
+    internal void StartAt(ushort index)
+    {
+        (_nextAvailable, _publishedAvailable, _kickedAvailable) = (index, index, index);
+        (_nextUsed, _seenUsed) = (index, index);
+        _available.Write(SplitRing.IndexOffset, index);
+        _used.Write(SplitRing.IndexOffset, index);
+    }
+
+    /// <inheritdoc/>
     public override bool TryAdd(ReadOnlySpan<DriverBuffer> readable, ReadOnlySpan<DriverBuffer> writable, uint token)
     {
         int count = readable.Length + writable.Length;

@@ -5,12 +5,25 @@
 //            P2  for each descriptor: copied into the entry at free_head; free_head = its next; e.num++; e.last at the
 //                last
 //            P3  old_free_head = free_head
-//   Return   P4  desc[e.last].next = free_head; free_head = e         P5  used_idx and used_wrap_counter move on
-//   Publish  P6  the ring's used flags are stored (by the queue)      P7  e.inflight = 0 for each chain of the batch
-//            P8  old_free_head, old_used_idx, old_used_wrap_counter = the current ones
+//   Return   (the queue writes length, id and, but for the first of a batch, flags of the used descriptor)
+//            P4  desc[e.last].next = free_head; free_head = e         P5  used_idx and used_wrap_counter move on
+//   Publish  P6  the flags of the batch's first descriptor (by the queue)
+//            P7  e.inflight = 0 for each chain of the batch           P8  old_free_head = free_head
+//            P9  old_used_idx, old_used_wrap_counter = the current ones
+//   Put back B1  desc[e.last].next = free_head; free_head = e         B2  old_free_head = e     B3  e.inflight = 0
 //
-// After a kill the ring tells whether P6 happened: then the record's current values count, else the old ones.
-// A batch must be published before the next Take, since P3 would commit the free list that P4 changed.
+// After a kill the ring tells whether P6 happened: then the record's current values count, else the old ones. The USED
+// bit alone tells it: the driver lives on, and may have made that descriptor available again, a lap later. What is
+// rolled back may have left flags of used descriptors behind its first one in the ring; the queue takes them back.
+// A batch must be published before the next Take or Put back, since P3 and B2 commit the free list that P4 changed.
+//
+// Why any prefix of these stores will do is shown by test: CrashAtEveryStoreTests ends the device before each of them.
+// Why only prefixes: a kill takes effect between two instructions. What was stored before becomes visible, in whatever
+// order a processor writes it out, and nothing after it was ever stored; so the only order that counts is that of the
+// program, which the compiler keeps for release stores. The plain stores (P2's copies, but for the last field) may
+// change places among themselves and with the release store before them; the test tries these subsets, too. For the
+// same reason what Return overwrites in the ring is stored with release: its copy in the record must come first. Index
+// and wrap counter of P5 and P9 lie in one aligned word with their old ones, and change in one store.
 // The region is shared with the front-end: it is written here, and read at recovery only, where nothing of it is
 // trusted.
 using Outboard.Memory;
@@ -29,6 +42,7 @@ internal sealed class PackedInflight
     private readonly List<ushort> _batch = [];
     private ushort _freeHead;
     private PackedPosition _used;
+    private PackedPosition _oldUsed;
     private ulong _counter;
 
     private PackedInflight(MemoryWindow window, int size)
@@ -135,11 +149,10 @@ internal sealed class PackedInflight
         _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
         _batch.Add(head);
         _used = usedAfter;
-        _window.WriteRelease16(PackedInflightSpec.UsedIndex, usedAfter.Index);
-        _window.WriteRelease8(PackedInflightSpec.UsedWrap, usedAfter.Wrap ? (byte)1 : (byte)0);
+        WriteUsed();
     }
 
-    /// <summary>Steps P7 and P8, after the used flags were stored.</summary>
+    /// <summary>Steps P7 to P9, after the used flags were stored.</summary>
     internal void Published()
     {
         foreach (ushort head in _batch)
@@ -157,8 +170,8 @@ internal sealed class PackedInflight
     private void Commit()
     {
         _window.WriteRelease16(PackedInflightSpec.OldFreeHead, _freeHead);
-        _window.WriteRelease16(PackedInflightSpec.OldUsedIndex, _used.Index);
-        _window.WriteRelease8(PackedInflightSpec.OldUsedWrap, _used.Wrap ? (byte)1 : (byte)0);
+        _oldUsed = _used;
+        WriteUsed();
     }
 
     private void Initialize(PackedPosition used)
@@ -171,17 +184,24 @@ internal sealed class PackedInflight
         }
 
         _used = used;
-        WriteCurrent();
+        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
         Commit();
         _window.WriteRelease16(InflightSpec.DescriptorCountOffset, (ushort)_size);
         _window.WriteRelease16(InflightSpec.VersionOffset, InflightSpec.Version);
     }
 
-    private void WriteCurrent()
+    /// <summary>All four of the used side in one store.</summary>
+    private void WriteUsed()
     {
-        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
-        _window.WriteRelease16(PackedInflightSpec.UsedIndex, _used.Index);
-        _window.WriteRelease8(PackedInflightSpec.UsedWrap, _used.Wrap ? (byte)1 : (byte)0);
+        ulong wraps = (_used.Wrap ? 1UL : 0) | (_oldUsed.Wrap ? 1UL << 8 : 0);
+        ulong word = _used.Index | ((ulong)_oldUsed.Index << 16) | (wraps << 32);
+        if (!BitConverter.IsLittleEndian)
+        {
+            wraps = (_used.Wrap ? 1UL << 8 : 0) | (_oldUsed.Wrap ? 1UL : 0);
+            word = ((ulong)_used.Index << 48) | ((ulong)_oldUsed.Index << 32) | (wraps << 16);
+        }
+
+        _window.WriteRelease64(PackedInflightSpec.UsedWord, word);
     }
 
     private void CopyInto(ushort index, in PackedDescriptor descriptor)
@@ -199,7 +219,7 @@ internal sealed class PackedInflight
         PackedPosition current = ReadPosition(PackedInflightSpec.UsedIndex, PackedInflightSpec.UsedWrap);
         PackedPosition old = ReadPosition(PackedInflightSpec.OldUsedIndex, PackedInflightSpec.OldUsedWrap);
         bool isPublished = current != old
-            && old.IsUsed(ring.ReadAcquire16((old.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset));
+            && old.WasUsed(ring.ReadAcquire16((old.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset));
         _used = isPublished ? current : old;
         _freeHead = _window.Read<ushort>(isPublished ? PackedInflightSpec.FreeHead : PackedInflightSpec.OldFreeHead);
         for (int i = 0; i < _size; i++)
@@ -208,7 +228,9 @@ internal sealed class PackedInflight
             _last[i] = _window.Read<ushort>(Entry(i) + PackedInflightSpec.EntryLast);
         }
 
-        WriteCurrent();
+        // A roll-forward does what P7 to P9 do; a roll-back puts the current values back, which nobody reads now.
+        _oldUsed = old;
+        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
         Commit();
     }
 

@@ -5,9 +5,13 @@
 //   Return   I3  desc[i].next = last_batch_head       I4  last_batch_head = i             (for each chain of a batch)
 //   Publish  I5  used.idx += batch                    I6  desc[i].inflight = 0 for each   I7  used_idx = used.idx
 //
+// Put back: desc[i].inflight = 0; the available entry that was taken is taken again.
+//
 // Each store is made in this order (release). A kill between two of them leaves one of two states: used_idx equals the
 // ring's used.idx, then every chain of the batch counts as held and is submitted again; or it does not, then the last
 // batch (last_batch_head, as many as the difference) was published, and only its flags have to be cleared.
+// CrashAtEveryStoreTests ends the device before each store; why prefixes of the program's order are all that a kill can
+// leave is told in PackedInflight.
 // The region is shared with the front-end: it is read at recovery only, and not trusted then.
 using Outboard.Memory;
 using Outboard.Virtio.Spec;

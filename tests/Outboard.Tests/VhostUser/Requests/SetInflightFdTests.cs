@@ -124,6 +124,24 @@ public sealed class SetInflightFdTests : RequestTest
         Assert.Equal((3 * RawRing.Size) + 1, Rig.Device.Handled);
     }
 
+    [Fact]
+    public async Task Ring_that_is_taken_over_calls_its_driver_who_may_wait_for_a_call_that_was_never_made()
+    {
+        FileDescriptor file = GoodDescriptors()[0];
+        (WirePeer peer, RawRing ring) = await RawRing.ConnectAsync(Rig);
+        await peer.DoBytesAsync(Request, GoodPayload, file);
+        await ring.StartAsync(peer);
+        await ring.RoundTripAsync();
+        uint index = await ring.StopAsync(peer);
+        peer.Dispose();
+        using WirePeer next = await ConnectPreparedAsync();
+        await next.DoBytesAsync(Request, GoodPayload, file);
+        await RawRing.AddMemoryAsync(next, ring.Memory);
+        ring.Call.Take();
+        await ring.StartAsync(next, index);
+        Assert.NotEqual(0UL, ring.Call.Wait(20_000));
+    }
+
     private static byte[] Region(ulong bytes = 3 * QueueBytes, ulong offset = 0, int queues = 3, int size = 64) =>
         WirePeer.Bytes(new InflightPayload(bytes, offset, (ushort)queues, (ushort)size, 0));
 }

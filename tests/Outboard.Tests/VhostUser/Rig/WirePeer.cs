@@ -29,7 +29,8 @@ internal sealed class WirePeer(UnixSocket socket) : IDisposable
         | ProtocolFeatures.ResetDevice | ProtocolFeatures.ConfigureMemSlots | ProtocolFeatures.Status
         | ProtocolFeatures.InflightShmFd | ProtocolFeatures.LogShmFd | ProtocolFeatures.Rarp
         | ProtocolFeatures.NetMtu | ProtocolFeatures.DeviceState | ProtocolFeatures.BackendSendFd
-        | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem | ProtocolFeatures.PageFault;
+        | ProtocolFeatures.HostNotifier | ProtocolFeatures.Shmem | ProtocolFeatures.PageFault
+        | ProtocolFeatures.GetVringBaseInflight | ProtocolFeatures.GetVringBaseSkipDrain;
 
     /// <summary>All, and what changes the meaning of addresses, so that only its own tests negotiate it.</summary>
     public const ProtocolFeatures OfferedProtocolFeatures = AllProtocolFeatures | ProtocolFeatures.GpaAddresses;

@@ -18,9 +18,9 @@ public enum Lie
 internal sealed class LyingDisk(Disk inner, Lie lie) : Disk
 {
     /// <summary>One operation of so many is lied about, after a time of good conduct.</summary>
-    private const int Interval = 500;
+    private const int Interval = 100;
 
-    private const int GoodConduct = 2000;
+    private const int GoodConduct = 300;
 
     public override long SizeBytes => inner.SizeBytes;
 

@@ -1,16 +1,16 @@
-// The back-end of the demo: this same program, as "outboard block", in a process of its own. A process, so that killing
-// it is real.
+// A back-end of this same program, such as "outboard block", in a process of its own. A process, so that killing it is
+// real.
 using System.Diagnostics;
 using System.Text;
 
-namespace Outboard.Cli.Demo;
+namespace Outboard.Cli.Bench;
 
-internal sealed class DemoBackend : IAsyncDisposable
+internal sealed class BackendProcess : IAsyncDisposable
 {
     private readonly Process _process;
     private readonly StringBuilder _errors = new();
 
-    private DemoBackend(Process process)
+    private BackendProcess(Process process)
     {
         _process = process;
         _process.ErrorDataReceived += (_, line) =>
@@ -27,6 +27,9 @@ internal sealed class DemoBackend : IAsyncDisposable
 
     public bool HasEnded => _process.HasExited;
 
+    /// <summary>Waits until it ends.</summary>
+    public Task WaitForEndAsync(CancellationToken cancellation) => _process.WaitForExitAsync(cancellation);
+
     /// <summary>What it said on standard error.</summary>
     public string Errors
     {
@@ -39,7 +42,8 @@ internal sealed class DemoBackend : IAsyncDisposable
         }
     }
 
-    public static DemoBackend Start(DemoFolder folder, string serial)
+    /// <summary>Starts this program with other arguments.</summary>
+    public static BackendProcess Start(params IEnumerable<string> arguments)
     {
         string program = Environment.ProcessPath ?? throw new IOException("this program does not know its own path");
         ProcessStartInfo information = new(program) { RedirectStandardError = true, RedirectStandardInput = true };
@@ -49,13 +53,12 @@ internal sealed class DemoBackend : IAsyncDisposable
             information.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "outboard.dll"));
         }
 
-        information.ArgumentList.Add("block");
-        information.ArgumentList.Add($"--socket-path={folder.SocketPath}");
-        information.ArgumentList.Add($"--blk-file={folder.ImagePath}");
-        information.ArgumentList.Add($"--serial={serial}");
-        information.ArgumentList.Add("--quiet");
+        foreach (string argument in arguments)
+        {
+            information.ArgumentList.Add(argument);
+        }
 
-        return new DemoBackend(Process.Start(information) ?? throw new IOException($"{program} did not start"));
+        return new BackendProcess(Process.Start(information) ?? throw new IOException($"{program} did not start"));
     }
 
     /// <summary>kill -9.</summary>
