@@ -5,6 +5,7 @@
 // queue waits: it takes nothing, says what it needs, and goes on when that has come. Its thread waits for nobody.
 // Ring areas are translated as well. A queue whose ring is not translated, or whose translation was withdrawn, is
 // closed: it touches no ring until it has been opened (again).
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Outboard.Linux;
 using Outboard.Linux.Memory;
@@ -384,4 +385,48 @@ public abstract partial class Virtqueue
     }
 
     private void UpdateBlocked() => IsBlocked = _fault != VirtqueueFault.None || _waits || !_hasRings;
+
+    /// <summary>
+    /// After <see cref="TryAppendBuffer"/> failed: translates by the IOMMU, if there is one. What it lacks is noted,
+    /// and the chain followed to its end, so that everything that is missing is asked for at once.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private protected VirtqueueFault Translate(
+        int slot, ulong address, uint length, bool isWritable, ref int count, ref bool isUntranslated)
+    {
+        MemoryAccess access = isWritable ? MemoryAccess.Write : MemoryAccess.Read;
+        if (_view is not null && _view.TryAppend(address, length, access, _segments, slot, ref count))
+        {
+            return VirtqueueFault.None;
+        }
+
+        VirtqueueFault fault = WhyNot(count);
+        if (fault != VirtqueueFault.Untranslated)
+        {
+            return fault;
+        }
+
+        isUntranslated = true;
+        return VirtqueueFault.None;
+    }
+
+    /// <summary>A chain while it is followed.</summary>
+    private protected struct Walk
+    {
+        internal int Slot;
+
+        /// <summary>Segments so far.</summary>
+        internal int Count;
+
+        /// <summary>Segments that are readable; -1 until the first writable descriptor.</summary>
+        internal int Readable;
+
+        /// <summary>Bytes of all buffers so far.</summary>
+        internal ulong Bytes;
+
+        internal int Hint;
+
+        /// <summary>Whether a buffer is not translated yet.</summary>
+        internal bool IsUntranslated;
+    }
 }

@@ -412,30 +412,6 @@ public abstract partial class Virtqueue : IDisposable
         memory.TryAppend(address, length, _segments, slot, ref count, ref hint);
 
     /// <summary>
-    /// After <see cref="TryAppendBuffer"/> failed: translates by the IOMMU, if there is one. What it lacks is noted,
-    /// and the chain followed to its end, so that everything that is missing is asked for at once.
-    /// </summary>
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private protected VirtqueueFault Translate(
-        int slot, ulong address, uint length, bool isWritable, ref int count, ref bool isUntranslated)
-    {
-        MemoryAccess access = isWritable ? MemoryAccess.Write : MemoryAccess.Read;
-        if (_view is not null && _view.TryAppend(address, length, access, _segments, slot, ref count))
-        {
-            return VirtqueueFault.None;
-        }
-
-        VirtqueueFault fault = WhyNot(count);
-        if (fault != VirtqueueFault.Untranslated)
-        {
-            return fault;
-        }
-
-        isUntranslated = true;
-        return VirtqueueFault.None;
-    }
-
-    /// <summary>
     /// Notes a chain as taken at a position: <paramref name="readable"/> segments, then the writable ones.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -495,25 +471,5 @@ public abstract partial class Virtqueue : IDisposable
 
         /// <summary>What was cut off the end of the writable segments; empty for nothing.</summary>
         internal IoSegment Trailer;
-    }
-
-    /// <summary>A chain while it is followed.</summary>
-    private protected struct Walk
-    {
-        internal int Slot;
-
-        /// <summary>Segments so far.</summary>
-        internal int Count;
-
-        /// <summary>Segments that are readable; -1 until the first writable descriptor.</summary>
-        internal int Readable;
-
-        /// <summary>Bytes of all buffers so far.</summary>
-        internal ulong Bytes;
-
-        internal int Hint;
-
-        /// <summary>Whether a buffer is not translated yet.</summary>
-        internal bool IsUntranslated;
     }
 }
