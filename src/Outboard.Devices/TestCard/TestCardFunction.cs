@@ -42,7 +42,9 @@ public sealed partial class TestCardFunction : PciFunction, IDisposable
         : base(
             new PciIdentity(0xf00d, 0x7e57)
             {
-                ClassCode = 0xff0000, SubsystemVendorId = 0xcafe, SubsystemId = 0xbabe,
+                ClassCode = 0xff0000,
+                SubsystemVendorId = 0xcafe,
+                SubsystemId = 0xbabe,
             },
             isExpress: true)
     {

@@ -134,7 +134,10 @@ public sealed partial class TestCardFunction
             uint length = BinaryPrimitives.ReadUInt32LittleEndian(bytes[sizeof(uint)..]);
             int expected = type switch
             {
-                EndRecord => 0, BufferRecord => BufferBytes, ScratchRecord => sizeof(ulong), _ => -1,
+                EndRecord => 0,
+                BufferRecord => BufferBytes,
+                ScratchRecord => sizeof(ulong),
+                _ => -1,
             };
             if (length != expected)
             {

@@ -101,7 +101,9 @@ public sealed class RandomConversationTests : ServerTest
         {
             payload[random.Next(payload.Length)] = (byte)(random.Next(3) switch
             {
-                0 => 0xff, 1 => 0, _ => random.Next(256),
+                0 => 0xff,
+                1 => 0,
+                _ => random.Next(256),
             });
         }
 

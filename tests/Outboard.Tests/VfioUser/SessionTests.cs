@@ -201,7 +201,9 @@ public sealed class LeakTests : ServerTest
 
         await (before with
         {
-            Events = before.Events + 1, Memories = before.Memories + 1, Sockets = before.Sockets + 2,
+            Events = before.Events + 1,
+            Memories = before.Memories + 1,
+            Sockets = before.Sockets + 2,
         }).AssertNothingLeftAsync();
     }
 }

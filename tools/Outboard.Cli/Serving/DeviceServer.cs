@@ -66,7 +66,9 @@ internal static class DeviceServer
     {
         VirtioPciOptions pci = new()
         {
-            Logger = options.Logger, Worker = options.Worker, WorkerCount = options.WorkerCount,
+            Logger = options.Logger,
+            Worker = options.Worker,
+            WorkerCount = options.WorkerCount,
             WithheldFeatures = options.WithheldFeatures,
         };
         await using VirtioPciFunction function = new(device, pci);

@@ -52,7 +52,9 @@ public sealed class HostileServerTests : IAsyncLifetime
         WireMessage asked = await other.ReceiveAsync();
         await other.SendRawAsync(WireClient.Bytes(asked.Header with
         {
-            Command = VfioUserCommand.DeviceReset, SizeBytes = 16, Flags = MessageFlags.Reply,
+            Command = VfioUserCommand.DeviceReset,
+            SizeBytes = 16,
+            Flags = MessageFlags.Reply,
         }));
     }
 

@@ -84,7 +84,8 @@ public sealed class VfioUserClientTests : IAsyncDisposable
     {
         await using VfioUserClient client = await ConnectAsync(new VfioUserClientOptions
         {
-            WantsTwinSocket = twin, MaxTransferBytes = 1000,
+            WantsTwinSocket = twin,
+            MaxTransferBytes = 1000,
         });
         using FileDescriptor memory = MemFd.Create("outboard-test", 0x10000);
         await client.MapAsync(0x10000, memory, 0x4000, 0x2000, isShared: false, cancellation: Cancellation);

@@ -62,14 +62,24 @@ public sealed class DeviceFeatureTests : CommandTest
     {
         Dictionary<(uint From, uint To), uint[]> ways = new()
         {
-            [(Stop, Running)] = [Running], [(Stop, StopCopy)] = [StopCopy], [(Stop, Resuming)] = [Resuming],
-            [(Stop, PreCopy)] = [Running, PreCopy], [(Running, Stop)] = [Stop],
-            [(Running, StopCopy)] = [Stop, StopCopy], [(Running, Resuming)] = [Stop, Resuming],
-            [(Running, PreCopy)] = [PreCopy], [(StopCopy, Stop)] = [Stop], [(StopCopy, Running)] = [Stop, Running],
-            [(StopCopy, Resuming)] = [Stop, Resuming], [(Resuming, Stop)] = [Stop],
-            [(Resuming, Running)] = [Stop, Running], [(Resuming, StopCopy)] = [Stop, StopCopy],
-            [(Resuming, PreCopy)] = [Stop, Running, PreCopy], [(PreCopy, Stop)] = [Running, Stop],
-            [(PreCopy, Running)] = [Running], [(PreCopy, StopCopy)] = [StopCopy],
+            [(Stop, Running)] = [Running],
+            [(Stop, StopCopy)] = [StopCopy],
+            [(Stop, Resuming)] = [Resuming],
+            [(Stop, PreCopy)] = [Running, PreCopy],
+            [(Running, Stop)] = [Stop],
+            [(Running, StopCopy)] = [Stop, StopCopy],
+            [(Running, Resuming)] = [Stop, Resuming],
+            [(Running, PreCopy)] = [PreCopy],
+            [(StopCopy, Stop)] = [Stop],
+            [(StopCopy, Running)] = [Stop, Running],
+            [(StopCopy, Resuming)] = [Stop, Resuming],
+            [(Resuming, Stop)] = [Stop],
+            [(Resuming, Running)] = [Stop, Running],
+            [(Resuming, StopCopy)] = [Stop, StopCopy],
+            [(Resuming, PreCopy)] = [Stop, Running, PreCopy],
+            [(PreCopy, Stop)] = [Running, Stop],
+            [(PreCopy, Running)] = [Running],
+            [(PreCopy, StopCopy)] = [StopCopy],
             [(PreCopy, Resuming)] = [Running, Stop, Resuming],
         };
         using WireClient client = await ConnectNegotiatedAsync();
