@@ -77,6 +77,9 @@ public sealed partial class RunningQueue
     /// <summary>The queue's index in its device.</summary>
     public int Index => _queue.Index;
 
+    /// <summary>Requests that were in flight when the queue was stopped without waiting for them.</summary>
+    public int LeftInFlight { get; private set; }
+
     /// <summary>Whether this program broke while it served this queue.</summary>
     internal bool HasFailed => _handler.HasFailed;
 
@@ -430,6 +433,7 @@ public sealed partial class RunningQueue
             }
 
             _isStopped = true;
+            LeftInFlight = _queue.InFlight;
             EndWithdrawals();
             _worker.Detach(this);
             _context.EndWatches();

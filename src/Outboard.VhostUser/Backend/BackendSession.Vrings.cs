@@ -1,4 +1,5 @@
 // Setting rings up, starting, enabling and stopping them.
+using Microsoft.Extensions.Logging;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Spec;
@@ -105,7 +106,14 @@ internal sealed partial class BackendSession
     {
         VringStatePayload state = message.Read<VringStatePayload>();
         Vring vring = VringAt(request, state.Index);
+        RunningQueue? running = vring.Running;
         await StopAsync(vring, suspends ? SuspendOf(vring) : QueueStop.Drain).ConfigureAwait(false);
+        if (running is { LeftInFlight: > 0 and var count })
+        {
+            _log.LogInformation(
+                "queue {Queue} is stopped; {Count} requests stay in the in-flight region", vring.Index, count);
+        }
+
         vring.DropNotifiers();
         HandOverWhenGone();
         return Reply.VringState(state.Index, BaseOf(vring));

@@ -19,6 +19,9 @@ internal sealed class OutboardBlockBackend : IBlockBackendUnderTest
 
     public string SocketPath { get; }
 
+    /// <summary>What the program has logged.</summary>
+    public string Log => _process.Errors.Text;
+
     public static async Task<OutboardBlockBackend> StartAsync(BlockBackendOptions options)
     {
         List<string> arguments =

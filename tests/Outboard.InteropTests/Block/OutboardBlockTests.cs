@@ -55,8 +55,8 @@ public sealed class OutboardBlockGuestTests : BlockGuestTests
     public async Task A_guest_is_paused_without_a_wait_for_its_requests(bool isPacked)
     {
         using TempFolder folder = new();
-        BlockBackendOptions options = OptionsIn(folder) with { DelayMs = 300 };
-        await using IBlockBackendUnderTest backend = await StartBackendAsync(options);
+        BlockBackendOptions options = OptionsIn(folder) with { DelayMs = 700 };
+        await using OutboardBlockBackend backend = await OutboardBlockBackend.StartAsync(options);
         string packed = isPacked ? ",packed=on" : "";
         await using GuestVm guest = await GuestVm.StartAsync(
             GuestWith(backend, queueCount: 1, $",inflight-migration=on{packed}") with
@@ -66,7 +66,7 @@ public sealed class OutboardBlockGuestTests : BlockGuestTests
                 Variables = new Dictionary<string, string>
                 {
                     ["PACKED"] = isPacked ? "1" : "0",
-                    ["BLOCKS"] = "6",
+                    ["BLOCKS"] = "5",
                 },
             });
         int position = 0;
@@ -79,6 +79,7 @@ public sealed class OutboardBlockGuestTests : BlockGuestTests
         }
 
         (await guest.FinishAsync()).RequireSuccess();
+        Assert.Contains("requests stay in the in-flight region", backend.Log, StringComparison.Ordinal);
     }
 
     /// <summary>QEMU listens, and is started a second time while the back-end lives.</summary>

@@ -1,5 +1,5 @@
-# block-pause.sh - four writers and readers of /dev/vda while the machine is paused and goes on again and again; PACKED is 1 when
-# the ring must be packed.
+# block-pause.sh - four writers and readers of /dev/vda while the machine is paused and goes on again and again; PACKED is 1
+# when the ring must be packed, BLOCKS how many blocks each goes through.
 set -e
 
 features=$(cat /sys/block/vda/device/features)
