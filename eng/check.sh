@@ -38,7 +38,7 @@ suite() {
   local name=$1 project=$2 log="$logs/$1.log" status=0
   say "tests: $name"
   # measurements and the bodies of child processes are run by hand only; they are no tests
-  timeout 900 dotnet test --project "$project" -c Release --no-build --no-progress \
+  timeout 1500 dotnet test --project "$project" -c Release --no-build --no-progress \
     --filter-not-class "*Measurements" --filter-not-method "*.Child_*" >"$log" 2>&1 || status=$?
   local total_failed total_passed total_skipped
   total_failed=$(sed -n 's/^ *failed: *\([0-9]*\).*/\1/p' "$log" | tail -n 1)

@@ -120,9 +120,9 @@ public readonly struct PendingRequest
     /// </summary>
     /// <remarks>
     /// It goes back into the ring, for whoever serves that next, if every request taken after it goes back, too. One
-    /// that was overtaken by another one cannot go back: it stays recorded in the in-flight region where the front-end
-    /// takes that along, and is returned with no bytes written otherwise. A device that owes the driver another answer
-    /// completes the request instead.
+    /// that was overtaken by another one cannot go back: after a stop that leaves requests behind it stays recorded in
+    /// the in-flight region, after one that does not it is returned with no bytes written. A device that owes the
+    /// driver another answer completes the request instead.
     /// </remarks>
     /// <exception cref="InvariantException">The request was completed or given up before.</exception>
     public void LetGo() => _queue.LetGo(_slot, _generation);
