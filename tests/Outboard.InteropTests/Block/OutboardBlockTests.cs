@@ -66,13 +66,15 @@ public sealed class OutboardBlockGuestTests : BlockGuestTests
                 Variables = new Dictionary<string, string>
                 {
                     ["PACKED"] = isPacked ? "1" : "0",
-                    ["BLOCKS"] = "5",
+                    ["BLOCKS"] = "8",
                 },
             });
         int position = 0;
         for (int pause = 0; pause < Pauses; pause++)
         {
+            // Requests take 700 ms, and writers go in step: each pause comes at another moment of theirs.
             await guest.WaitForAsync(ProgressPattern, position);
+            await Task.Delay(150 * pause);
             position = guest.Serial.Length;
             await guest.QmpAsync("stop");
             await guest.QmpAsync("cont");
