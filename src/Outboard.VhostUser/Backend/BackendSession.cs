@@ -3,7 +3,7 @@
 //
 // An ill-formed or refused request is answered with a non-zero u64 when the front-end asked for a reply; otherwise the
 // connection ends, since the front-end would go on in the belief that it was carried out.
-// Not here: rows marked NotBuilt.
+// Not here: what each group of requests does, which is in the other files of this class.
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
@@ -185,9 +185,9 @@ internal sealed partial class BackendSession : IAsyncDisposable
     /// <summary>Policy, from the table, before anything is done.</summary>
     private void Check(VhostUserMessage message, RequestRow? row)
     {
-        if (row is null || row.Support == RequestSupport.NotBuilt)
+        if (row is null)
         {
-            throw new ProtocolException(row?.Name ?? $"request {message.Request}", "request", "not supported");
+            throw new ProtocolException($"request {message.Request}", "request", "not supported");
         }
 
         if ((message.Flags & MessageFlags.Reply) != 0)

@@ -78,7 +78,7 @@ public sealed partial class VhostUserFrontend
     private async Task AnswerAsync(VhostUserChannel channel, VhostUserMessage message)
     {
         RequestRow? row = RequestTable.Backend(message.Request);
-        bool isAllowed = row is { Support: RequestSupport.Built } && row.Size.Allows((uint)message.Payload.Length)
+        bool isAllowed = row is not null && row.Size.Allows((uint)message.Payload.Length)
             && message.Attachments.Count <= row.MaxDescriptors && (row.Gate & ~ProtocolFeatures) == 0;
         (bool served, Attachment? found) = isAllowed
             ? await ServeAsync(channel, message).ConfigureAwait(false)

@@ -3,7 +3,7 @@
 //
 // Requests are sent one at a time, each with its reply awaited when it has one. With REPLY_ACK every request that has
 // none of its own asks for an acknowledgement, and a refusal becomes an exception.
-// Not here: what RequestTable marks NotBuilt. Reconnection is in ReconnectingFrontend.
+// Not here: reconnection, which is in ReconnectingFrontend.
 using System.Runtime.InteropServices;
 using Outboard.Linux.Sockets;
 using Outboard.VhostUser.Channel;

@@ -24,16 +24,6 @@ public enum ReplyKind
     ShmemConfig,
 }
 
-/// <summary>What is served.</summary>
-public enum RequestSupport
-{
-    /// <summary>Both halves of this library carry it out.</summary>
-    Built,
-
-    /// <summary>Known, answered as an unsupported request.</summary>
-    NotBuilt,
-}
-
 /// <summary>Allowed payload sizes: <c>Fixed + Element * k</c> for k from Min to Max.</summary>
 public readonly record struct PayloadSize(int Fixed, int Element = 0, int Min = 0, int Max = 0)
 {
@@ -60,9 +50,8 @@ public readonly record struct PayloadSize(int Fixed, int Element = 0, int Min = 
 /// <param name="MaxDescriptors">Most descriptors that may come with it.</param>
 /// <param name="Reply">How it is answered.</param>
 /// <param name="Gate">Protocol features that must be negotiated.</param>
-/// <param name="Support">Whether it is built.</param>
 public sealed record RequestRow(
-    uint Id, string Name, PayloadSize Size, int MaxDescriptors, ReplyKind Reply, ProtocolFeatures Gate, RequestSupport Support)
+    uint Id, string Name, PayloadSize Size, int MaxDescriptors, ReplyKind Reply, ProtocolFeatures Gate)
 {
     /// <summary>Whether the request has a reply of its own, whatever NEED_REPLY says.</summary>
     public bool HasOwnReply => Reply != ReplyKind.Acknowledge;
@@ -71,9 +60,6 @@ public sealed record RequestRow(
 /// <summary>All requests.</summary>
 public static class RequestTable
 {
-    private const RequestSupport Built = RequestSupport.Built;
-    private const RequestSupport NotBuilt = RequestSupport.NotBuilt;
-
     private static readonly PayloadSize s_none = new(0);
     private static readonly PayloadSize s_u64 = new(8);
     private static readonly PayloadSize s_vring = new(8);
@@ -159,13 +145,13 @@ public static class RequestTable
 
     private static RequestRow Row(
         FrontendRequest request, string name, PayloadSize size, int descriptors, ReplyKind reply = ReplyKind.Acknowledge,
-        ProtocolFeatures gate = ProtocolFeatures.None, RequestSupport support = Built) =>
-        new((uint)request, name, size, descriptors, reply, gate, support);
+        ProtocolFeatures gate = ProtocolFeatures.None) =>
+        new((uint)request, name, size, descriptors, reply, gate);
 
     private static RequestRow Row(
         BackendRequest request, string name, PayloadSize size, int descriptors, ReplyKind reply = ReplyKind.Acknowledge,
-        ProtocolFeatures gate = ProtocolFeatures.None, RequestSupport support = Built) =>
-        new((uint)request, name, size, descriptors, reply, gate, support);
+        ProtocolFeatures gate = ProtocolFeatures.None) =>
+        new((uint)request, name, size, descriptors, reply, gate);
 
     private static RequestRow?[] Index(RequestRow[] rows)
     {

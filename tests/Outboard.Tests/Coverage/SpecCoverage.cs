@@ -1,9 +1,12 @@
 // docs/SPEC-COVERAGE.md as a program: rows come from the tables that the product itself uses, code and tests are looked
 // up in the sources, and only what foreign programs do is written down here.
+using System.Net.NetworkInformation;
 using System.Text;
 using System.Text.RegularExpressions;
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
+using Outboard.Devices.Net;
+using Outboard.Devices.Net.Backends;
 using Outboard.Virtio.Spec;
 using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
@@ -117,7 +120,13 @@ internal sealed partial class SpecCoverage(string root)
             "tests/Outboard.Tests/VhostUser/IommuTests.cs", Qemu),
         ["RingPacked"] = new(
             "src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake",
-            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", Dpdk),
+            "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", $"{Qemu}, {Dpdk}"),
+        ["NotificationData"] = new(
+            "src/Outboard.Virtio/Pci/VirtioPciFunction.cs", "Ring",
+            "tests/Outboard.Tests/VfioUser/Virtio/VirtioPciTests.cs", None),
+        ["RingReset"] = new(
+            "src/Outboard.Virtio/Pci/VirtioPciFunction.Queues.cs", "ResetQueue",
+            "tests/Outboard.Tests/VfioUser/Virtio/VirtioPciTests.cs", None),
     };
 
     private static readonly Dictionary<string, Place> s_block = new()
@@ -134,6 +143,32 @@ internal sealed partial class SpecCoverage(string root)
         ["WriteZeroes"] = Block("BlockQueue.cs", "Clear", "RangeTests.cs", Libblkio),
     };
 
+    private static readonly Dictionary<string, Place> s_net = new()
+    {
+        ["Checksum"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["HostTso4"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["HostTso6"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["HostEcn"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["HostUfo"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["HostUso"] = Net("Backends/NetOffload.cs", "IsSendable", "PacketTests.cs", None),
+        ["GuestChecksum"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestTso4"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestTso6"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestEcn"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestUfo"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestUso4"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["GuestUso6"] = Net("Backends/NetOffload.cs", "Restrict", "PacketTests.cs", None),
+        ["MergeableBuffers"] = Net("NetReceiveQueue.cs", "Deliver", "PacketTests.cs", $"{Qemu}, {Dpdk}"),
+        ["Status"] = Net("NetDevice.cs", "SetLink", "NetDeviceTests.cs", None),
+        ["Mac"] = Net("NetDevice.cs", "SetMac", "NetDeviceTests.cs", Qemu),
+        ["Mtu"] = Net("NetDevice.Link.cs", "TrySetMtu", "LinkTests.cs", Qemu),
+        ["MultiQueue"] = Net("NetDevice.cs", "TrySetActivePairs", "NetDeviceTests.cs", Qemu),
+        ["ControlQueue"] = Net("NetDevice.cs", "TryCarryOut", "NetDeviceTests.cs", Qemu),
+        ["ControlReceiveMode"] = Net("NetDevice.cs", "TryCarryOut", "NetDeviceTests.cs", None),
+        ["ControlMacAddress"] = Net("NetDevice.cs", "TryCarryOut", "NetDeviceTests.cs", None),
+        ["GuestAnnounce"] = Net("NetDevice.cs", "RequestAnnounce", "NetDeviceTests.cs", None),
+    };
+
     private readonly List<string> _problems = [];
 
     /// <summary>Code or tests that the page names and that are not there.</summary>
@@ -148,6 +183,7 @@ internal sealed partial class SpecCoverage(string root)
         AppendCommands(page);
         AppendFeatures(page, "Ring and transport features", "VirtioFeatures.cs", s_ring, OfferedRingFeatures);
         AppendFeatures(page, "Block device features", "BlockSpec.cs", s_block, OfferedBlockFeatures());
+        AppendFeatures(page, "Network device features", "NetSpec.cs", s_net, OfferedNetFeatures());
         return page.ToString();
     }
 
@@ -157,22 +193,38 @@ internal sealed partial class SpecCoverage(string root)
         Generated from the tables of the product by `SpecCoverageTests`, which also checks that every function and test
         named here exists (`OUTBOARD_WRITE_DOCS=1` writes the page anew).
 
-        * **Built** is carried out. **Not built** is answered as an unsupported request, or not offered.
-        * *Used by* names foreign programs of the interoperability tests: QEMU 11.1 with a Linux guest, libblkio (
-            qemu-io,
-          qemu-img) and DPDK (testpmd's net_virtio_user) against our back-end; qemu-storage-daemon, virtiofsd, passt,
-          vhost-device-vsock, vhost-user-gpu and DPDK's net_vhost against our front-end, "other back-ends" being all but
-          the first of these. A dash means that none of them uses it in our runs, though one of them might elsewhere.
+        * **Built** is carried out. **Not built** is not offered. Features whose code is in `Pci/` are offered to PCI
+          drivers, over vfio-user, only.
+        * *Used by* names foreign programs of the interoperability tests: QEMU 11.1 with a Linux guest, libblkio
+          (qemu-io, qemu-img) and DPDK (testpmd's net_virtio_user) against our back-end; qemu-storage-daemon, virtiofsd,
+          passt, vhost-device-vsock, vhost-user-gpu and DPDK's net_vhost against our front-end, "other back-ends" being
+          all but the first of these. A dash means that none of them uses it in our runs, though one might elsewhere.
           Given memory slots, for example, QEMU and libblkio never send SET_MEM_TABLE.
 
         """;
 
     private const ulong OfferedRingFeatures =
         VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll
-        | VirtioFeatures.AccessPlatform;
+        | VirtioFeatures.AccessPlatform | VirtioFeatures.NotificationData | VirtioFeatures.RingReset;
 
     private static Place Block(string file, string function, string test, string foreign) =>
         new($"src/Outboard.Devices/Block/{file}", function, $"{BlockTests}/{test}", foreign);
+
+    private static Place Net(string file, string function, string test, string foreign) =>
+        new($"src/Outboard.Devices/Net/{file}", function, $"tests/Outboard.Tests/Devices/Net/{test}", foreign);
+
+    private static ulong OfferedNetFeatures()
+    {
+        using LoopbackBackend backend = new(2);
+        NetDeviceOptions options = new()
+        {
+            Mac = PhysicalAddress.Parse("52-54-00-12-34-56"),
+            Mtu = 1500,
+            PairCount = 2,
+            HasControlQueue = true,
+        };
+        return new NetDevice(backend, options).DeviceFeatures;
+    }
 
     private static ulong OfferedBlockFeatures()
     {
@@ -189,15 +241,14 @@ internal sealed partial class SpecCoverage(string root)
         foreach (RequestRow row in RequestTable.FrontendRows)
         {
             FrontendRequest request = (FrontendRequest)row.Id;
-            bool isBuilt = row.Support == RequestSupport.Built;
-            string test = $"{RequestTests}/{(isBuilt ? request.ToString() : "UnsupportedRequest")}Tests.cs";
+            string test = $"{RequestTests}/{request}Tests.cs";
             string sender = request == FrontendRequest.SetBackendReqFd ? "OpenBackendChannelAsync" : $"{request}Async";
-            string code = isBuilt ? $"{Find(Backend, request.ToString())}, {Find(Frontend, sender)}" : None;
+            string code = $"{Find(Backend, request.ToString())}, {Find(Frontend, sender)}";
             string foreign = Join(
                 (s_qemu.Contains(request), Qemu), (s_libblkio.Contains(request), Libblkio),
                 (s_dpdk.Contains(request), Dpdk), (s_storageDaemon.Contains(request), StorageDaemon),
                 (s_otherBackends.Contains(request), OtherBackends));
-            AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, Existing(test), foreign);
+            AppendRow(page, row.Id, row.Name, isBuilt: true, Gate(row.Gate), code, Existing(test), foreign);
         }
 
         page.Append("\n## Requests of back-ends\n\n");
@@ -205,8 +256,7 @@ internal sealed partial class SpecCoverage(string root)
         foreach (RequestRow row in RequestTable.BackendRows)
         {
             BackendRequest request = (BackendRequest)row.Id;
-            bool isBuilt = row.Support == RequestSupport.Built;
-            string code = isBuilt ? Find(Frontend, request.ToString()) : None;
+            string code = Find(Frontend, request.ToString());
             string file = request switch
             {
                 BackendRequest.IotlbMsg => "FrontendIommuTests",
@@ -218,7 +268,7 @@ internal sealed partial class SpecCoverage(string root)
             string foreign = request is BackendRequest.ConfigChangeMsg or BackendRequest.IotlbMsg
                 or BackendRequest.ShmemMap or BackendRequest.ShmemUnmap or BackendRequest.VringHostNotifierMsg
                 ? Qemu : None;
-            AppendRow(page, row.Id, row.Name, isBuilt, Gate(row.Gate), code, test, foreign);
+            AppendRow(page, row.Id, row.Name, isBuilt: true, Gate(row.Gate), code, test, foreign);
         }
     }
 

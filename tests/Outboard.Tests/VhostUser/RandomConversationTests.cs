@@ -12,10 +12,8 @@ public sealed class RandomConversationTests : BackendTest
     private const int Connections = 20;
     private const int MessagesOfEach = 150;
 
-    private static readonly FrontendRequest[] s_built =
-        [.. RequestTable.FrontendRows
-            .Where(row => row.Support == RequestSupport.Built)
-            .Select(row => (FrontendRequest)row.Id)];
+    private static readonly FrontendRequest[] s_all =
+        [.. RequestTable.FrontendRows.Select(row => (FrontendRequest)row.Id)];
 
     [Theory]
     [InlineData(1)]
@@ -45,7 +43,7 @@ public sealed class RandomConversationTests : BackendTest
             for (int i = 0; i < MessagesOfEach; i++)
             {
                 FrontendRequest request =
-                    random.Next(200) == 0 ? (FrontendRequest)random.Next(47) : s_built[random.Next(s_built.Length)];
+                    random.Next(200) == 0 ? (FrontendRequest)random.Next(47) : s_all[random.Next(s_all.Length)];
                 byte[] payload = Payload(random, request, ring);
                 uint flags = random.Next(200) == 0 ? WirePeer.NoReply : WirePeer.NeedReply;
                 await peer.SendAsync(request, flags, payload, Descriptors(random, request, ring));

@@ -61,6 +61,7 @@ internal static class DeviceServer
             // Asked to end.
         }
     }
+
     private static async Task ServeAsFunctionAsync(
         VirtioDevice device, ServedSocket socket, VhostUserBackendOptions options, CancellationToken ending)
     {

@@ -6,9 +6,7 @@ namespace Outboard.Tests.VhostUser.Requests;
 
 public sealed class UnsupportedRequestTests : BackendTest
 {
-    private static readonly uint[] s_unknown = [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
-
-    public static TheoryData<uint> Unknown => [.. s_unknown];
+    public static TheoryData<uint> Unknown => [0, 46, 1000, 1007, 0x80000000, uint.MaxValue];
 
     [Theory]
     [MemberData(nameof(Unknown))]
