@@ -1,23 +1,26 @@
 #!/bin/bash
-# bench.sh - measures "outboard block" side by side with qemu-storage-daemon; writes docs/BENCHMARKS.md and its plots.
+# bench.sh - measures "outboard" side by side with its peers; writes docs/BENCHMARKS.md, plots, and docs/bench/*.tsv.
 #
-#   eng/bench.sh [--duration SECONDS] [--pairs N] [--folder FOLDER] [--program PATH] [--out FOLDER] [--only WHAT]
+#   eng/bench.sh [--duration SECONDS] [--pairs N] [--folder FOLDER] [--program PATH] [--out FOLDER] [--only PART]...
 #
-# The same load generator (outboard bench block) runs strictly alternately on both, A B B A A B ..., on the same file.
-# qemu-storage-daemon runs once for each of its aio modes, and the best of them counts, load by load. As a cross-check a
-# foreign load generator (qemu-img bench, on libblkio) runs alternately, too.
+# The same load generator (outboard bench block) runs strictly alternately on all, A B C C B A ..., on the same file.
+# qemu-storage-daemon runs once for each of its aio modes, the program on Rust's vhost-user-backend once for each of its
+# engines, and the best of each counts, load by load. As a cross-check a foreign load generator (qemu-img bench, on
+# libblkio) runs alternately, too; and DPDK's testpmd sends packets to our network device and to DPDK's own.
 #   --duration  measured seconds of each run [0.4]        --pairs    runs of each, for each load [5]
 #   --folder    where the disk image goes [/var/tmp]      --out      where the report goes [docs]
-#   --program   the program instead of a Release build    --only     null, file, direct, start or check, repeatedly
-# With the defaults it takes some eight minutes. Needs what eng/peers.sh needs, two processors, and 1 GiB of disk.
+#   --program   the program instead of a Release build
+#   --only      null, file, direct, queues, rings, start, check or net, repeatedly; the others keep what they had
+# All of it takes some 25 minutes. Needs what eng/peers.sh needs, two processors, and 3 GiB of disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 
 DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY=
-WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30
+WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net"
 BACKEND_CPU=0 OTHER_CPU=1
 EXPORT=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix
+QUEUES=1
 COMMAND=$(echo "eng/bench.sh $*" | sed 's/ *$//')
 
 fail() { printf 'bench: %s; remedy: %s\n' "$1" "$2" >&2; exit 1; }
@@ -36,13 +39,13 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-wanted() { [ -z "$ONLY" ] || [[ " $ONLY " = *" $1 "* ]]; }
+for part in $ONLY; do [[ " $PARTS " = *" $part "* ]] || fail "there is no part '$part'" "choose from: $PARTS"; done
 
 [ "$(nproc)" -ge 2 ] || fail "this machine has one processor" "use one with two"
 # A high priority for this session, if the machine gives it: then other programs disturb less.
 { echo -17 > /proc/self/autogroup; } 2>/dev/null || true
 
-eng/peers.sh > /dev/null
+eng/peers.sh --with rust,dpdk > /dev/null
 if [ -z "$PROGRAM" ]; then
   say "building"
   dotnet build tools/Outboard.Cli -c Release -v quiet >&2
@@ -54,6 +57,7 @@ export DOTNET_ROOT=${DOTNET_ROOT:-$(dirname "$(readlink -f "$(command -v dotnet)
 
 WORK=$(mktemp -d "$FOLDER/outboard-bench.XXXXXX")
 RESULTS=$WORK/results.tsv
+RUST=$WORK/build/release/rust-blk RUST_SOURCE=tests/Outboard.Benchmarks/Peers/rust-blk/Cargo.toml
 PIDS=()
 stop_all() {
   local pid
@@ -83,12 +87,28 @@ start() {
   done
 }
 
-start_outboard() { start ours "$PROGRAM" block "--socket-path=$WORK/ours" --quiet "$@"; }
+start_outboard() { start ours "$PROGRAM" block "--socket-path=$WORK/ours" "--num-queues=$QUEUES" --quiet "$@"; }
 
 # start_daemon NAME BLOCKDEV: qemu-storage-daemon with an I/O thread of its own, which is its faster way.
 start_daemon() {
   start "$1" eng/peer.sh qemu-storage-daemon --object iothread,id=thread --blockdev "$2,node-name=disk" \
-    --export "$EXPORT,addr.path=$WORK/$1,iothread=thread"
+    --export "$EXPORT,num-queues=$QUEUES,addr.path=$WORK/$1,iothread=thread"
+}
+
+# start_rust NAME ARGUMENT...: the program on the crates of rust-vmm; with --poll-us it polls as long as ours may.
+start_rust() {
+  local name=$1
+  shift
+  start "$name" eng/peer.sh "$RUST" --socket "$WORK/$name" --queues "$QUEUES" "$@"
+}
+
+build_rust() {
+  local crates=/usr/share/cargo/registry
+  say "building the program on Rust's crates"
+  CARGO_HOME=$WORK/cargo CARGO_TARGET_DIR=$WORK/build CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
+    eng/peer.sh cargo build --quiet --release --offline --manifest-path "$RUST_SOURCE" \
+    --config 'source.crates-io.replace-with="debian"' --config "source.debian.directory=\"$crates\"" >&2 ||
+    fail "the program on Rust's crates does not build" "see above"
 }
 
 # The program sees one processor when it is pinned to one, and never polls then; on two processors it may know of both.
@@ -97,14 +117,18 @@ both_cpus() { [ "$1" = one ] && unset DOTNET_PROCESSOR_COUNT || export DOTNET_PR
 start_null() {
   start_outboard --null-size=1G
   start_daemon qsd driver=null-co,size=1073741824,read-zeroes=off
-  NAMES=(ours qsd)
+  start_rust rust --engine null
+  start_rust rust_polling --engine null --poll-us 50
+  NAMES=(ours qsd rust rust_polling)
 }
 
 start_file() {
   start_outboard "--blk-file=$WORK/image" --io=auto
   start_daemon qsd_threads "driver=file,filename=$WORK/image,locking=off,aio=threads"
   start_daemon qsd_io_uring "driver=file,filename=$WORK/image,locking=off,aio=io_uring"
-  NAMES=(ours qsd_threads qsd_io_uring)
+  start_rust rust_sync --engine sync --file "$WORK/image"
+  start_rust rust_sync_polling --engine sync --file "$WORK/image" --poll-us 50
+  NAMES=(ours qsd_threads qsd_io_uring rust_sync rust_sync_polling)
 }
 
 start_direct() {
@@ -112,7 +136,9 @@ start_direct() {
   start_outboard "--blk-file=$WORK/image" --direct
   start_daemon qsd_native "$file,aio=native"
   start_daemon qsd_io_uring "$file,aio=io_uring"
-  NAMES=(ours qsd_native qsd_io_uring)
+  start_rust rust_uring --engine uring --direct --file "$WORK/image"
+  start_rust rust_uring_polling --engine uring --direct --file "$WORK/image" --poll-us 50
+  NAMES=(ours qsd_native qsd_io_uring rust_uring rust_uring_polling)
 }
 
 # field KEY: a number of the load generator's JSON, which is one key a line.
@@ -124,8 +150,9 @@ measure() {
   shift 6
   [ "$place" = one ] && cpu=$BACKEND_CPU
   pid=PID_$name
+  [[ $name != *_packed ]] || set -- "$@" --packed
   timeout 60 "$LOAD" bench block "--socket-path=$WORK/$name" "--mode=$mode" "--duration=$DURATION" \
-    "--warm-up=$WARM_UP" "--cpu=$cpu" "--distance-to=$BACKEND_CPU" "--backend-pid=${!pid}" --json "$@" \
+    "--warm-up=$WARM_UP" "--cpu=$cpu" "--distance-to=${BACKEND_CPU%,*}" "--backend-pid=${!pid}" --json "$@" \
     > "$WORK/json" 2> "$WORK/errors" ||
     { say "FAILED: $storage $place $mode $load $name: $(head -n 1 "$WORK/errors")"; return 0; }
   printf '%s\t' load "$storage" "$place" "$mode" "$load" "$name" "$round" "$(field medianWindowIops)" "$(field p50)" \
@@ -150,8 +177,9 @@ alternate() {
 }
 
 random_loads() {
-  local depth
-  for depth in 1 32 128; do
+  local depth depths="1 32 128"
+  [ "$1" != null ] || depths="1 8 32 128"
+  for depth in $depths; do
     alternate "$1" "$2" "$3" "4 KiB random read, depth $depth" "--queue-depth=$depth"
     [ "$1" = null ] ||
       alternate "$1" "$2" "$3" "4 KiB random write, depth $depth" "--queue-depth=$depth" --read-percent=0
@@ -183,6 +211,36 @@ measure_storage() {
     done
     stop_all
   done
+}
+
+# Several queues, each with a thread of the load's; the back-ends may use both processors, too.
+measure_queues() {
+  local count mode both=$BACKEND_CPU,$OTHER_CPU
+  export DOTNET_PROCESSOR_COUNT=2
+  QUEUES=16 BACKEND_CPU=$both start_null
+  for mode in irq poll; do
+    for count in 1 2 4 8 16; do
+      OTHER_CPU=$both alternate queues two $mode "4 KiB random read, depth 32, queues $count" \
+        "--queues=$count" --queue-depth=32
+    done
+  done
+  stop_all
+}
+
+# Our packed ring against our split one.
+measure_rings() {
+  local depth mode
+  both_cpus two
+  start_null
+  NAMES=(ours ours_packed)
+  PID_ours_packed=$PID_ours
+  ln -s ours "$WORK/ours_packed"
+  for mode in irq poll; do
+    for depth in 1 8 32 128; do
+      alternate rings two $mode "4 KiB random read, depth $depth" "--queue-depth=$depth"
+    done
+  done
+  stop_all
 }
 
 # The other load generator: requests a second, from the time that it says it took.
@@ -226,39 +284,94 @@ start_times() {
     while read -r us kib; do printf 'start\t%s\t%s\t%s\n' "$name" "$us" "$kib"; done >> "$RESULTS"
 }
 
+# The forms in which the program can be shipped, made from the same sources.
+publish_forms() {
+  local form
+  for form in "jit -p:PublishReadyToRun=false" "shipped" "single-file --self-contained -p:PublishSingleFile=true" \
+    "trimmed --self-contained -p:PublishSingleFile=true -p:PublishTrimmed=true" "aot -p:OutboardAot=true"; do
+    say "publishing: $form"
+    # a folder for the objects of each: a trimmed program leaves ones that others cannot use
+    # shellcheck disable=SC2086
+    set -- $form
+    rm -rf "$WORK/source" && git -c advice.detachedHead=false clone -q . "$WORK/source"
+    (cd "$WORK/source" && dotnet publish tools/Outboard.Cli -c Release -r linux-x64 "${@:2}" -v quiet -o "$WORK/$1") >&2
+  done
+}
+
+# first_moments NAME PROGRAM: IOPS in the first tenth of a second of a new process, in the next, and after two seconds.
+first_moments() {
+  local round moment
+  for round in $(seq "$PAIRS"); do
+    PROGRAM=$2 start_outboard --null-size=1G
+    NAMES=(ours)
+    for moment in "first 0.1" "second 0.1" "warm 0.4"; do
+      # shellcheck disable=SC2086
+      set -- "$1" "$2" $moment
+      [ "$3" != warm ] || sleep 2
+      DURATION=$4 WARM_UP=0 measure "form-$1" two irq "$3" ours "$round" --queue-depth=32
+    done
+    stop_all
+  done
+}
+
 measure_start() {
-  say "start-up"
+  local form names=(
+    "jit|build output, compiled at run time" "shipped|dotnet publish (compiled ahead in part), needs the runtime"
+    "single-file|the same as one file with the runtime" "trimmed|one file, trimmed"
+    "aot|ahead-of-time compiled (net9.0)")
+  publish_forms
+  for form in "${names[@]}"; do
+    say "start-up: ${form#*|}"
+    unset DOTNET_PROCESSOR_COUNT
+    printf 'form\t%s\t%s\t%s\n' "${form%|*}" "${form#*|}" \
+      "$(find "$WORK/${form%|*}" -type f ! -name '*.pdb' ! -name '*.dbg' -printf '%s\n' |
+        awk '{ sum += $1 } END { print sum }')" >> "$RESULTS"
+    start_times "${form%|*}" "" "$WORK/${form%|*}/outboard" block "--socket-path=$WORK/start" "--blk-file=$WORK/image" \
+      --quiet
+    export DOTNET_PROCESSOR_COUNT=2
+    first_moments "${form%|*}" "$WORK/${form%|*}/outboard"
+  done
   unset DOTNET_PROCESSOR_COUNT
-  start_times "outboard block" "" "$PROGRAM" block "--socket-path=$WORK/start" "--blk-file=$WORK/image" --quiet
-  [ ! -x artifacts/aot/outboard ] || start_times "outboard block, ahead-of-time compiled" "" \
-    artifacts/aot/outboard block "--socket-path=$WORK/start" "--blk-file=$WORK/image" --quiet
   start_times qemu-storage-daemon eng/peer.sh qemu-storage-daemon \
     --blockdev "driver=file,filename=$WORK/image,locking=off,aio=io_uring,node-name=disk" \
     --export "$EXPORT,addr.path=$WORK/start"
+  start_times rust-blk eng/peer.sh "$RUST" --socket "$WORK/start" --engine sync --file "$WORK/image"
 }
 
-say "making an image of $IMAGE_MIB MiB in $WORK"
-head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$WORK/image"
-sync "$WORK/image"
-: > "$RESULTS"
-! wanted start || measure_start
-for storage in null file direct; do
-  ! wanted "$storage" || measure_storage "$storage"
-done
-! wanted check || cross_check
+. eng/bench/net.sh
 
-say "writing the report"
-mkdir -p "$OUT"
-{
+measure_part() {
+  case $1 in
+    null | file | direct) measure_storage "$1" ;;
+    check) cross_check ;;
+    *) "measure_$1" ;;
+  esac
+}
+
+describe_part() {
   printf 'info\tmachine\t%s, %s processors, Linux %s\n' \
     "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
-  printf 'info\tfile system\t%s\n' "$(stat -f -c %T "$WORK")"
+  printf 'info\tfile system\t%s\n' "$(findmnt -n -o FSTYPE -T "$WORK")"
   printf 'info\tdate\t%s\n' "$(date -u +%F)"
   printf 'info\tcommand\t%s\n' "$COMMAND"
   printf 'info\trun\t%s s measured after %s s, %s runs of each\n' "$DURATION" "$WARM_UP" "$PAIRS"
-  printf 'info\tpeer\t%s\n' "$(eng/peer.sh qemu-storage-daemon --version | head -n 1)"
+  printf 'info\tpeers\t%s; vhost-user-backend 0.17 (Rust), its program in tests/Outboard.Benchmarks/Peers\n' \
+    "$(eng/peer.sh qemu-storage-daemon --version | head -n 1)"
   printf 'info\tprogram\t%s\n' "$("$PROGRAM" --version)"
-} >> "$RESULTS"
-cp "$RESULTS" "$OUT/benchmarks.tsv"
-dotnet run --file eng/bench-report.cs -- "$OUT/benchmarks.tsv" "$OUT"
+}
+
+build_rust
+say "making an image of $IMAGE_MIB MiB in $WORK"
+head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$WORK/image"
+sync "$WORK/image"
+mkdir -p "$OUT/bench"
+for part in ${ONLY:-$PARTS}; do
+  : > "$RESULTS"
+  describe_part >> "$RESULTS"
+  measure_part "$part"
+  cp "$RESULTS" "$OUT/bench/$part.tsv"
+done
+
+say "writing the report"
+dotnet run --file eng/bench/report.cs -- "$OUT/bench" "$OUT"
 say "done: $OUT/BENCHMARKS.md"

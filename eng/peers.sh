@@ -7,9 +7,9 @@
 # unpacked side by side without being installed: nothing on the machine changes, no root is needed, nothing is mounted.
 # Run a program of it with eng/peer.sh. The first call downloads and unpacks; later calls only print the folder.
 #
-# Optional sets: valgrind; guest-tools (small programs that guest/build.sh then puts into the test machine); and programs
-# at the other end of a socket: dpdk (55 MB), virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release),
-# gpu (QEMU's vhost-user-gpu, 50 MB).
+# Optional sets: valgrind; rust (a compiler and the crates of rust-vmm, for the benchmarks); guest-tools (small programs
+# that guest/build.sh then puts into the test machine); and programs at the other end of a socket: dpdk (55 MB),
+# virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release), gpu (QEMU's vhost-user-gpu, 50 MB).
 # Environment:
 #   OUTBOARD_PEERS          folder of the cache (otherwise outboard/peers in the user's cache folder)
 #   OUTBOARD_DEBIAN_MIRROR  Debian archive to take packages from (otherwise the one in this machine's own apt sources)
@@ -38,8 +38,11 @@ set_packages() {
     vsock) echo vhost-device-vsock ;;
     gpu) echo libvirglrenderer1 libgbm1 libepoxy0 ;;
     valgrind) echo valgrind ;;
+    rust) echo cargo rustfmt gcc libc6-dev librust-libc-dev librust-log-dev librust-io-uring-dev librust-vhost-dev \
+      librust-vhost-user-backend-dev librust-virtio-queue-dev librust-virtio-bindings-dev librust-vm-memory-dev \
+      librust-vmm-sys-util-dev ;;
     guest-tools) echo nvme-cli i2c-tools gpiod alsa-utils evtest socat iperf3 ;;
-    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, gpu, valgrind, guest-tools" ;;
+    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, gpu, valgrind, rust, guest-tools" ;;
   esac
 }
 

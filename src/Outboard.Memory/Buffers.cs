@@ -19,6 +19,17 @@ public readonly ref struct ReadableBuffers
     /// <summary>Bytes in all buffers.</summary>
     public long Length => Scatter.Length(_segments);
 
+    /// <summary>
+    /// Tells the processor that the first buffer will be read soon: it comes from the driver's cache meanwhile.
+    /// </summary>
+    public void Prefetch()
+    {
+        if (!_segments.IsEmpty)
+        {
+            _segments[0].Prefetch();
+        }
+    }
+
     /// <summary>Copies bytes out.</summary>
     /// <param name="offset">First byte, counted over all buffers.</param>
     /// <param name="destination">Receives the copy.</param>

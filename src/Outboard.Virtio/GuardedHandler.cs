@@ -16,6 +16,8 @@ internal sealed class GuardedHandler(QueueHandler handler, Action<Exception> fai
 
     internal bool WantsChains => handler.WantsChains;
 
+    internal int EarlyLimit => handler.EarlyLimit;
+
     /// <summary>A failed handler is not asked: nobody knows what it does, and nothing can be waited for.</summary>
     internal bool HoldsMemory => !HasFailed && handler.HoldsMemory;
 

@@ -26,9 +26,6 @@ public sealed partial class RunningQueue
     /// <summary>Chains taken before other queues of the same thread get their turn.</summary>
     private const int DrainLimit = 256;
 
-    /// <summary>Chains between two publications while the driver works beside us, on another CPU.</summary>
-    private const int EarlyDrainLimit = 8;
-
     private readonly QueueWorker _worker;
     private readonly QueueLinks _links;
     private readonly Virtqueue _queue;
@@ -347,14 +344,15 @@ public sealed partial class RunningQueue
             return false;
         }
 
+        int limit = _handler.EarlyLimit;
         int more;
         do
         {
             FlushEarly();
-            more = _handler.Drain(EarlyDrainLimit);
+            more = _handler.Drain(limit);
             served += more;
         }
-        while (more == EarlyDrainLimit && served < DrainLimit);
+        while (more == limit && served < DrainLimit);
 
         _pacing.OnTurnEnd(Stopwatch.GetTimestamp(), served);
         return true;

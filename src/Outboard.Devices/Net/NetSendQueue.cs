@@ -1,11 +1,12 @@
 // A transmit queue: each chain is a header and a packet, sent in one call, from guest memory as it lies.
 //
-//   Drain -> Take: header copied once and checked, length checked -> sender -> completed
-//         -> the sender has no room: the chain is kept, WantsChains is false until the descriptor tells
+//   Drain -> Take: a burst of chains; the processor is told to fetch their headers, which lie in the driver's cache
+//         -> Send, one after the other: header copied once and checked, length checked -> sender -> completed
+//         -> the sender has no room: the rest of the burst is kept, WantsChains is false until the descriptor tells
 //
 // A chain that holds no packet, and a packet that the back-end refuses, are counted and completed: a driver gets every
 // buffer back. While the ring is disabled nothing is taken (chains wait; the specification would like them discarded).
-// When the queue stops, a chain that was kept goes back into the ring, unsent. The first pair's queue also sends what
+// When the queue stops, chains that were kept go back into the ring, unsent. The first pair's queue also sends what
 // the device announces.
 using System.Runtime.InteropServices;
 using Outboard.Devices.Net.Backends;
@@ -29,7 +30,13 @@ internal sealed class NetSendQueue : QueueHandler
     private readonly NetDevice? _announcing;
     private readonly AlignedBuffer? _announcement;
 
-    private Kept? _kept;
+    private readonly Taken[] _burst = new Taken[NetDevice.BurstPackets];
+    private int _next;
+    private int _count;
+
+    /// <summary>The header of the next packet, when that was taken off it for an attempt in vain.</summary>
+    private NetHeader? _header;
+
     private bool _isFull;
 
     internal NetSendQueue(NetDevice device, int pair, NetCounters counters, QueueContext context)
@@ -55,6 +62,8 @@ internal sealed class NetSendQueue : QueueHandler
 
     public override bool WantsChains => !_isFull;
 
+    public override int EarlyLimit => NetDevice.BurstPackets;
+
     public override void OnReady()
     {
         _isFull = false;
@@ -63,34 +72,20 @@ internal sealed class NetSendQueue : QueueHandler
 
     public override int Drain(int limit)
     {
-        int sent = 0;
-        limit = Math.Min(limit, NetDevice.BurstPackets);
-        if (_kept is { } kept)
+        if (_isFull)
         {
-            if (_isFull || !TrySend(in kept))
-            {
-                return 0;
-            }
-
-            _kept = null;
-            sent++;
+            return 0;
         }
 
+        int sent = SendBurst();
         if (_announcing is { HasAnnouncement: true } device)
         {
             Announce(device);
         }
 
-        while (sent < limit && !_isFull)
+        if (!_isFull && TakeBurst(limit))
         {
-            ushort position = _queue.Position;
-            if (!_queue.TryTake(out DescriptorChain chain))
-            {
-                break;
-            }
-
-            sent++;
-            Send(in chain, position);
+            sent += SendBurst();
         }
 
         return sent;
@@ -98,11 +93,13 @@ internal sealed class NetSendQueue : QueueHandler
 
     public override void Quiesce()
     {
-        if (_kept is { } kept)
+        while (_count > _next)
         {
-            _queue.PutBack(kept.Request, kept.Position);
-            _kept = null;
+            ref readonly Taken last = ref _burst[--_count];
+            _queue.PutBack(last.Request, last.Position);
         }
+
+        _header = null;
     }
 
     public override void Dispose()
@@ -128,86 +125,103 @@ internal sealed class NetSendQueue : QueueHandler
         }
     }
 
-    private void Send(scoped in DescriptorChain chain, ushort position)
+    /// <summary>Takes chains; the burst is empty.</summary>
+    private bool TakeBurst(int limit)
     {
-        if (!TryTakeHeader(in chain, out NetHeader header))
+        Taken[] burst = _burst;
+        limit = Math.Min(limit, burst.Length);
+        int count = 0;
+        while (count < limit)
         {
-            _counters.CountMalformed();
-            chain.Complete(0);
-            return;
-        }
-
-        long length = chain.Readable.Length;
-        if (length is < NetOffload.MinFrameBytes or > NetOffload.MaxFrameBytes)
-        {
-            if (length < NetOffload.MinFrameBytes)
+            ushort position = _queue.Position;
+            if (!_queue.TryTake(out DescriptorChain chain))
             {
-                _counters.CountMalformed();
-            }
-            else
-            {
-                _counters.CountOversize();
+                break;
             }
 
-            chain.Complete(0);
-            return;
+            chain.Readable.Prefetch();
+            burst[count++] = new Taken(chain.Detach(), position);
         }
 
-        if (!NetOffload.IsSendable(ref header, _features, (int)length))
-        {
-            _counters.CountMalformed();
-            chain.Complete(0);
-            return;
-        }
-
-        Kept packet = new(chain.Detach(), header, (int)length, position);
-        if (!TrySend(in packet))
-        {
-            _kept = packet;
-        }
+        _next = 0;
+        _count = count;
+        return count > 0;
     }
 
-    /// <summary>Sends and completes, unless the sender is full.</summary>
-    private bool TrySend(in Kept packet)
+    /// <summary>Sends what was taken, in its order, until the sender is full.</summary>
+    private int SendBurst()
     {
-        PacketOutcome outcome = _sender.TrySend(in packet.Header, packet.Request.Readable.Segments, packet.Length);
-        if (outcome == PacketOutcome.Later)
+        int first = _next;
+        while (_next < _count && TrySend(_burst[_next].Request))
         {
-            _isFull = true;
-            return false;
+            _next++;
         }
 
-        if (outcome == PacketOutcome.Done)
+        return _next - first;
+    }
+
+    /// <summary>Sends a packet and completes its chain, unless the sender is full.</summary>
+    private bool TrySend(PendingRequest request)
+    {
+        NetHeader header = default;
+        if (_header is { } kept)
         {
-            _counters.CountPacket(packet.Length);
+            header = kept;
+            _header = null;
+        }
+        else if (!TryTakeHeader(request, out header))
+        {
+            _counters.CountMalformed();
+            request.Complete(0);
+            return true;
+        }
+
+        ReadableBuffers packet = request.Readable;
+        long length = packet.Length;
+        if (length > NetOffload.MaxFrameBytes)
+        {
+            _counters.CountOversize();
+        }
+        else if (length < NetOffload.MinFrameBytes || !NetOffload.IsSendable(ref header, _features, (int)length))
+        {
+            _counters.CountMalformed();
         }
         else
         {
-            _counters.CountRefused();
+            switch (_sender.TrySend(in header, packet.Segments, (int)length))
+            {
+                case PacketOutcome.Done:
+                    _counters.CountPacket((int)length);
+                    break;
+                case PacketOutcome.Later:
+                    _header = header;
+                    _isFull = true;
+                    return false;
+                default:
+                    _counters.CountRefused();
+                    break;
+            }
         }
 
-        packet.Request.Complete(0);
+        request.Complete(0);
         return true;
     }
 
-    private bool TryTakeHeader(scoped in DescriptorChain chain, out NetHeader header)
+    private bool TryTakeHeader(PendingRequest request, out NetHeader header)
     {
         if (_headerBytes == NetHeader.Bytes)
         {
-            return chain.TryTakeHeader(out header);
+            return request.TryTakeHeader(out header);
         }
 
-        bool taken = chain.TryTakeHeader(out LegacyHeader legacy);
+        bool taken = request.TryTakeHeader(out LegacyHeader legacy);
         header = default;
         MemoryMarshal.Write(MemoryMarshal.AsBytes(new Span<NetHeader>(ref header)), in legacy);
         return taken;
     }
 
-    /// <summary>A packet that was taken.</summary>
-    private readonly record struct Kept(PendingRequest Request, NetHeader Header, int Length, ushort Position)
-    {
-        internal readonly NetHeader Header = Header;
-    }
+    /// <summary>A chain that was taken, and where.</summary>
+    private readonly record struct Taken(PendingRequest Request, ushort Position);
 
     /// <summary>The header without its last field.</summary>
     [StructLayout(LayoutKind.Sequential, Pack = 2, Size = NetHeader.LegacyBytes)]

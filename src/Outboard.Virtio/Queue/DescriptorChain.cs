@@ -1,5 +1,4 @@
 // A request as a device sees it: borrowed for the call (DescriptorChain), or kept for later (PendingRequest).
-using System.Runtime.InteropServices;
 using Outboard.Linux;
 using Outboard.Memory;
 
@@ -29,24 +28,7 @@ public readonly ref struct DescriptorChain
     /// <summary>Copies a header off the front of the readable buffers, however they are cut; the rest stays.</summary>
     /// <returns>False when the readable buffers are shorter.</returns>
     public bool TryTakeHeader<T>(out T header)
-        where T : unmanaged
-    {
-        header = default;
-        Span<byte> bytes = MemoryMarshal.AsBytes(new Span<T>(ref header));
-        ReadOnlySpan<IoSegment> segments = _queue.ReadableSegments(_slot);
-        if (!segments.IsEmpty && segments[0].Length >= bytes.Length)
-        {
-            segments[0].Slice(0, bytes.Length).Span.CopyTo(bytes);
-        }
-        else if (Scatter.CopyTo(segments, 0, bytes) != bytes.Length)
-        {
-            header = default;
-            return false;
-        }
-
-        _queue.SkipReadable(_slot, bytes.Length);
-        return true;
-    }
+        where T : unmanaged => _queue.TryTakeHeader(_slot, out header);
 
     /// <summary>
     /// Cuts the last <paramref name="bytes"/> bytes off the writable buffers, for a status that is written at the end.
@@ -106,6 +88,19 @@ public readonly struct PendingRequest
             _queue.CheckHeld(_slot, _generation);
             return new WritableBuffers(_queue.WritableSegments(_slot));
         }
+    }
+
+    /// <summary>
+    /// Copies a header off the front of the readable buffers, see <see cref="DescriptorChain.TryTakeHeader"/>; on the
+    /// queue's thread, until completion.
+    /// </summary>
+    /// <returns>False when the readable buffers are shorter.</returns>
+    /// <exception cref="InvariantException">The request was completed.</exception>
+    public bool TryTakeHeader<T>(out T header)
+        where T : unmanaged
+    {
+        _queue.CheckHeld(_slot, _generation);
+        return _queue.TryTakeHeader(_slot, out header);
     }
 
     /// <summary>Returns the request to the driver, from any thread; exactly once.</summary>

@@ -351,58 +351,6 @@ public abstract partial class Virtqueue : IDisposable
         LetGoCount--;
     }
 
-    /// <summary>Drops the first bytes of the readable buffers.</summary>
-    internal void SkipReadable(int slot, int bytes)
-    {
-        ref ChainSlot info = ref _slots[slot];
-        Span<IoSegment> segments = _segments.Segments(slot, info.ReadableStart, info.ReadableCount);
-        int whole = 0;
-        while (bytes > 0 && bytes >= segments[whole].Length)
-        {
-            bytes -= (int)segments[whole].Length;
-            whole++;
-        }
-
-        if (bytes > 0)
-        {
-            segments[whole] = segments[whole].Slice(bytes, segments[whole].Length - bytes);
-        }
-
-        info.ReadableStart += whole;
-        info.ReadableCount -= whole;
-    }
-
-    /// <summary>Cuts the last bytes off the writable buffers, when they lie in one segment.</summary>
-    internal bool TryCutTrailer(int slot, int bytes, out IoSegment trailer)
-    {
-        ref ChainSlot info = ref _slots[slot];
-        trailer = default;
-        if (info.WritableCount == 0 || info.Trailer.Length > 0)
-        {
-            return false;
-        }
-
-        Span<IoSegment> segments = _segments.Segments(slot, info.WritableStart, info.WritableCount);
-        ref IoSegment last = ref segments[^1];
-        if (last.Length < bytes)
-        {
-            return false;
-        }
-
-        trailer = last.Slice(last.Length - bytes, bytes);
-        info.Trailer = trailer;
-        if (last.Length == bytes)
-        {
-            info.WritableCount--;
-        }
-        else
-        {
-            last = last.Slice(0, last.Length - bytes);
-        }
-
-        return true;
-    }
-
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private protected bool IsHeld(int slot) => _slots[slot].InFlight;
 
