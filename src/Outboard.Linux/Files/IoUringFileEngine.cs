@@ -16,6 +16,13 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
     /// <summary>Marks the completions of cancellations.</summary>
     private const ulong CancelTag = ulong.MaxValue;
 
+    /// <summary>
+    /// Operations that are handed over at once, at most: a disk that gets a long batch in one go idles before it and
+    /// makes the batch wait for its end. Measured with O_DIRECT: 4 beats 1, 16 and "all" by 10 to 20 % at depth 8 and
+    /// 32, for a system call in four operations.
+    /// </summary>
+    private const int SubmitBatch = 4;
+
     private readonly Ring _ring;
     private readonly BlockFile?[] _files = new BlockFile?[Ring.FileSlots];
     private bool _isStalled;
@@ -142,6 +149,11 @@ internal sealed unsafe class IoUringFileEngine : FileIoEngine
                 entry->Address = (ulong)operation->Single.Length;
                 entry->Length = (uint)operation->Flags;
                 break;
+        }
+
+        if (_ring.Queued >= SubmitBatch)
+        {
+            Submit();
         }
     }
 
