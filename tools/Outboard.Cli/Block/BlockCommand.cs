@@ -34,13 +34,12 @@ internal static class BlockCommand
     private static int Run(BlockSettings settings, string programName)
     {
         settings.Check();
-        StandardErrorLog log = new(programName, settings.LogLevel);
+        StandardErrorLog log = new(programName, settings.Serving.LogLevel);
         using EndSignals signals = new();
         using Disk disk = settings.OpenDisk();
         BlockDevice device = settings.CreateDevice(disk);
         string engine = CheckEngine(settings);
-        using ServedSocket socket = ServedSocket.Open(
-            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = settings.Serving.OpenSocket();
         using ResizeWatch watch = new(() => Resize(device, disk, log), settings.WatchesSize ? s_watchInterval : null);
         log.LogInformation("serving {Disk}{Engine} on {Socket}", disk.Description, engine, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
@@ -52,18 +51,11 @@ internal static class BlockCommand
         return wasClean ? 0 : 1;
     }
 
-    private static VhostUserBackendOptions Options(BlockSettings settings, StandardErrorLog log)
-    {
-        QueueWorkerOptions worker = new() { FileEngine = settings.FileEngine };
-        return new VhostUserBackendOptions
+    private static VhostUserBackendOptions Options(BlockSettings settings, StandardErrorLog log) =>
+        settings.Serving.ToBackendOptions(log, new QueueWorkerOptions { FileEngine = settings.FileEngine }) with
         {
-            Logger = log,
-            WorkerCount = settings.ThreadCount,
             WithheldFeatures = settings.HasSplitRingsOnly ? VirtioFeatures.RingPacked : 0,
-            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
-            Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };
-    }
 
     /// <summary>Which engine the file's I/O will use. One that was asked for by name and does not work is told now, not
     /// to the first guest.</summary>

@@ -1,6 +1,5 @@
 // The options of "outboard block", in the order in which --help shows them.
 using System.CommandLine;
-using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Devices.Block.Backends;
@@ -17,25 +16,9 @@ internal sealed class BlockOptions
     /// <summary>Largest split virtqueue.</summary>
     private const int LargestQueue = 32768;
 
-    private const int MostThreads = 256;
-    private const int LongestPollingUs = 1_000_000;
     private const int LongestDelayMs = 60_000;
 
-    private readonly ValueOption<string> _socketPath = ValueOption.Text(
-        "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
-
-    private readonly ValueOption<string> _connect = ValueOption.Text(
-        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
-
-    private readonly ValueOption<int?> _descriptor = ValueOption.Number(
-        "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
-        0, int.MaxValue);
-
-    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
-        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
-
-    private readonly SwitchOption _capabilities = new(
-        "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
+    private readonly ServingOptions _serving = new();
 
     private readonly ValueOption<string> _file = ValueOption.Text(
         "--blk-file", "PATH", "Serve a raw image file or a block device.");
@@ -77,13 +60,6 @@ internal sealed class BlockOptions
     private readonly SwitchOption _splitRings = new(
         "--split-rings", "For tests: do not offer packed virtqueues.");
 
-    private readonly ValueOption<int?> _threads = ValueOption.Number(
-        "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
-
-    private readonly ValueOption<int?> _polling = ValueOption.Number(
-        "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
-        0, LongestPollingUs);
-
     private readonly ValueOption<string> _engine = ValueOption.Choice(
         "--io", "How files are read and written. [default: auto]", "auto", "io_uring", "threads");
 
@@ -103,24 +79,17 @@ internal sealed class BlockOptions
         "--fault-delay", "MS", "For tests: how long requests are delayed; all of them without --fault-delay-rate.",
         1, LongestDelayMs);
 
-    private readonly SwitchOption _inband = InbandOption.Create();
-
-    private readonly SwitchOption _verbose = new("--verbose", "Log more.");
-
-    private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
-
     public void AddTo(Command command)
     {
         Option[] all =
         [
-            _socketPath, _connect, _descriptor, _vfioUserPath, _capabilities,
+            .. _serving.Sockets,
             _file, _memory, _null,
             _readOnly, _direct, _incoming, _noLock, _serial, _blockSize,
             _writeCache, _noWriteCache,
-            _queues, _queueSize, _splitRings, _threads, _polling, _engine, _watchSize,
+            _queues, _queueSize, _splitRings, .. _serving.Threads, _engine, _watchSize,
             _faultErrors, _faultDelays, _faultDelay, _faultSeed,
-            _inband,
-            _verbose, _quiet,
+            .. _serving.Last,
         ];
         foreach (Option option in all)
         {
@@ -130,16 +99,12 @@ internal sealed class BlockOptions
 
     public BlockSettings Read(ParseResult result)
     {
-        Refuse(result, _writeCache, _noWriteCache);
-        Refuse(result, _incoming, _noLock);
-        Refuse(result, _verbose, _quiet);
+        SwitchOption.RefuseBoth(result, _writeCache, _noWriteCache);
+        SwitchOption.RefuseBoth(result, _incoming, _noLock);
         return new BlockSettings
         {
-            SocketPath = _socketPath.Read(result),
-            PeerPath = _connect.Read(result),
-            VfioUserPath = _vfioUserPath.Read(result),
+            Serving = _serving.Read(result),
             HasSplitRingsOnly = _splitRings.Read(result),
-            DescriptorNumber = _descriptor.Read(result),
             FilePath = _file.Read(result),
             MemorySizeBytes = _memory.Read(result),
             NullSizeBytes = _null.Read(result),
@@ -152,25 +117,10 @@ internal sealed class BlockOptions
             HasWriteCache = !_noWriteCache.Read(result),
             QueueCount = _queues.Read(result) ?? 1,
             QueueSize = _queueSize.Read(result),
-            ThreadCount = _threads.Read(result) ?? 0,
-            MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
             FileEngine = ReadEngine(result),
             WatchesSize = _watchSize.Read(result),
             Faults = ReadFaults(result),
-            OffersInbandNotifications = _inband.Read(result),
-            LogLevel = _verbose.Read(result) ? LogLevel.Debug
-                : _quiet.Read(result) ? LogLevel.Warning
-                : LogLevel.Information,
         };
-    }
-
-    private static void Refuse(ParseResult result, SwitchOption one, SwitchOption other)
-    {
-        if (one.Read(result) && other.Read(result))
-        {
-            string both = $"{one.Name} and {other.Name}";
-            throw new CommandLineException($"{both} exclude each other: give one of them");
-        }
     }
 
     private FileIoEngineKind ReadEngine(ParseResult result) => _engine.Read(result) switch

@@ -1,7 +1,7 @@
 // What "outboard block" was asked for, checked as far as the command line alone can be; and the disk and the device
 // that follow from it.
 using System.Text;
-using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
 using Outboard.Linux;
@@ -17,16 +17,9 @@ internal sealed record BlockSettings
 
     private const string StorageRemedy = "give one of --blk-file=PATH, --memory-size=SIZE and --null-size=SIZE";
 
-    public string? SocketPath { get; init; }
-
-    /// <summary>Where a front-end listens.</summary>
-    public string? PeerPath { get; init; }
-
-    public string? VfioUserPath { get; init; }
+    public required ServingSettings Serving { get; init; }
 
     public bool HasSplitRingsOnly { get; init; }
-
-    public int? DescriptorNumber { get; init; }
 
     public string? FilePath { get; init; }
 
@@ -52,19 +45,11 @@ internal sealed record BlockSettings
 
     public int? QueueSize { get; init; }
 
-    public int ThreadCount { get; init; }
-
-    public TimeSpan? MaxPolling { get; init; }
-
     public FileIoEngineKind FileEngine { get; init; } = FileIoEngineKind.Automatic;
 
     public bool WatchesSize { get; init; }
 
     public FaultPlan? Faults { get; init; }
-
-    public bool OffersInbandNotifications { get; init; }
-
-    public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>Checks what belongs together.</summary>
     /// <exception cref="CommandLineException">It does not fit.</exception>

@@ -5,8 +5,6 @@ using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Devices.Net;
 using Outboard.Devices.Net.Backends;
-using Outboard.VhostUser.Backend;
-using Outboard.Virtio;
 
 namespace Outboard.Cli.Net;
 
@@ -29,28 +27,15 @@ internal static class NetCommand
     private static int Run(NetSettings settings, string programName)
     {
         settings.Check();
-        StandardErrorLog log = new(programName, settings.LogLevel);
+        StandardErrorLog log = new(programName, settings.Serving.LogLevel);
         using EndSignals signals = new();
         using NetBackend backend = settings.OpenBackend();
         NetDevice device = settings.CreateDevice(backend);
-        using ServedSocket socket = ServedSocket.Open(
-            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = settings.Serving.OpenSocket();
         log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
-        bool wasClean = DeviceServer.Serve(device, socket, Options(settings, log), signals.Requested);
+        bool wasClean = DeviceServer.Serve(device, socket, settings.Serving.ToBackendOptions(log), signals.Requested);
         LogCounters(device, log);
         return wasClean ? 0 : 1;
-    }
-
-    private static VhostUserBackendOptions Options(NetSettings settings, StandardErrorLog log)
-    {
-        QueueWorkerOptions worker = new();
-        return new VhostUserBackendOptions
-        {
-            Logger = log,
-            WorkerCount = settings.ThreadCount,
-            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
-            Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
-        };
     }
 
     private static void LogCounters(NetDevice device, StandardErrorLog log)

@@ -1,7 +1,6 @@
 // The options of "outboard net", in the order in which --help shows them.
 using System.CommandLine;
 using System.Net.NetworkInformation;
-using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Linux.Tap;
@@ -16,24 +15,8 @@ internal sealed class NetOptions
 
     private const int LeastMtu = 68;
     private const int LargestQueue = 32768;
-    private const int MostThreads = 256;
-    private const int LongestPollingUs = 1_000_000;
 
-    private readonly ValueOption<string> _socketPath = ValueOption.Text(
-        "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
-
-    private readonly ValueOption<string> _connect = ValueOption.Text(
-        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
-
-    private readonly ValueOption<int?> _descriptor = ValueOption.Number(
-        "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
-        0, int.MaxValue);
-
-    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
-        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
-
-    private readonly SwitchOption _capabilities = new(
-        "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
+    private readonly ServingOptions _serving = new();
 
     private readonly ValueOption<string> _tap = new(
         "--tap", "NAME", "Be the other end of a tap interface, which is made when there is none.",
@@ -70,27 +53,14 @@ internal sealed class NetOptions
     private readonly SwitchOption _control = new(
         "--control-queue", "Have a control queue, for front-ends that pass it on (QEMU answers it itself).");
 
-    private readonly ValueOption<int?> _threads = ValueOption.Number(
-        "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
-
-    private readonly ValueOption<int?> _polling = ValueOption.Number(
-        "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
-        0, LongestPollingUs);
-
-    private readonly SwitchOption _inband = InbandOption.Create();
-
-    private readonly SwitchOption _verbose = new("--verbose", "Log more.");
-
-    private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
-
     public void AddTo(Command command)
     {
         Option[] all =
         [
-            _socketPath, _connect, _descriptor, _vfioUserPath,
-            _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
-            _pairs, _queueSize, _control, _threads, _polling, _inband,
-            _verbose, _quiet,
+            .. _serving.Sockets,
+            _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
+            _pairs, _queueSize, _control, .. _serving.Threads,
+            .. _serving.Last,
         ];
         foreach (Option option in all)
         {
@@ -98,37 +68,20 @@ internal sealed class NetOptions
         }
     }
 
-    public NetSettings Read(ParseResult result)
+    public NetSettings Read(ParseResult result) => new()
     {
-        if (_verbose.Read(result) && _quiet.Read(result))
-        {
-            throw new CommandLineException("--verbose and --quiet exclude each other: give one of them");
-        }
-
-        return new NetSettings
-        {
-            SocketPath = _socketPath.Read(result),
-            PeerPath = _connect.Read(result),
-            VfioUserPath = _vfioUserPath.Read(result),
-            DescriptorNumber = _descriptor.Read(result),
-            TapName = _tap.Read(result),
-            StreamPath = _stream.Read(result),
-            DatagramPaths = _datagram.Read(result),
-            IsNull = _null.Read(result),
-            IsLoopback = _loopback.Read(result),
-            Mac = _mac.Read(result),
-            Mtu = _mtu.Read(result) ?? 0,
-            PairCount = _pairs.Read(result) ?? 1,
-            QueueSize = _queueSize.Read(result),
-            HasControlQueue = _control.Read(result),
-            ThreadCount = _threads.Read(result) ?? 0,
-            MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
-            OffersInbandNotifications = _inband.Read(result),
-            LogLevel = _verbose.Read(result) ? LogLevel.Debug
-                : _quiet.Read(result) ? LogLevel.Warning
-                : LogLevel.Information,
-        };
-    }
+        Serving = _serving.Read(result),
+        TapName = _tap.Read(result),
+        StreamPath = _stream.Read(result),
+        DatagramPaths = _datagram.Read(result),
+        IsNull = _null.Read(result),
+        IsLoopback = _loopback.Read(result),
+        Mac = _mac.Read(result),
+        Mtu = _mtu.Read(result) ?? 0,
+        PairCount = _pairs.Read(result) ?? 1,
+        QueueSize = _queueSize.Read(result),
+        HasControlQueue = _control.Read(result),
+    };
 
     private static PhysicalAddress? ParseMac(string text) =>
         text.Length == 17 && PhysicalAddress.TryParse(text, out PhysicalAddress? mac)

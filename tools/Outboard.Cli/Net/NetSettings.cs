@@ -1,7 +1,7 @@
 // What "outboard net" was asked for, checked as far as the command line alone can be; and the other side and the device
 // that follow from it.
 using System.Net.NetworkInformation;
-using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Devices.Net;
 using Outboard.Devices.Net.Backends;
 using Outboard.Linux;
@@ -13,14 +13,7 @@ internal sealed record NetSettings
 {
     private const string Remedy = "give one of --tap=NAME, --stream=PATH and --dgram=LOCAL,REMOTE";
 
-    public string? SocketPath { get; init; }
-
-    /// <summary>Where a front-end listens.</summary>
-    public string? PeerPath { get; init; }
-
-    public string? VfioUserPath { get; init; }
-
-    public int? DescriptorNumber { get; init; }
+    public required ServingSettings Serving { get; init; }
 
     public string? TapName { get; init; }
 
@@ -41,14 +34,6 @@ internal sealed record NetSettings
     public int? QueueSize { get; init; }
 
     public bool HasControlQueue { get; init; }
-
-    public int ThreadCount { get; init; }
-
-    public TimeSpan? MaxPolling { get; init; }
-
-    public bool OffersInbandNotifications { get; init; }
-
-    public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>Checks what belongs together.</summary>
     /// <exception cref="CommandLineException">It does not fit.</exception>
@@ -111,7 +96,7 @@ internal sealed record NetSettings
             QueueSize = QueueSize ?? defaults.QueueSize,
 
             // behind vfio-user there is nobody else who would answer it
-            HasControlQueue = HasControlQueue || VfioUserPath is not null,
+            HasControlQueue = HasControlQueue || Serving.VfioUserPath is not null,
         });
     }
 

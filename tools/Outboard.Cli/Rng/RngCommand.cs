@@ -27,7 +27,7 @@ internal static class RngCommand
 
     private static int Run(RngSettings settings, string programName)
     {
-        StandardErrorLog log = new(programName, settings.LogLevel);
+        StandardErrorLog log = new(programName, settings.Serving.LogLevel);
         using EndSignals signals = new();
         using EntropySource source = OpenSource(settings);
         RngDevice device = new(source, new RngDeviceOptions { MaxBytesPerSecond = settings.MaxBytesPerSecond });
@@ -35,15 +35,9 @@ internal static class RngCommand
             "{Source} {Outcome}: requests stay unanswered from now on",
             source.Description,
             result == 0 ? "has ended" : $"failed with errno {-result}");
-        using ServedSocket socket = ServedSocket.Open(
-            settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
+        using ServedSocket socket = settings.Serving.OpenSocket();
         log.LogInformation("serving {Source} on {Socket}", source.Description, socket.Name);
-        VhostUserBackendOptions options = new()
-        {
-            Logger = log,
-            WorkerCount = 1,
-            AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
-        };
+        VhostUserBackendOptions options = settings.Serving.ToBackendOptions(log) with { WorkerCount = 1 };
         return DeviceServer.Serve(device, socket, options, signals.Requested) ? 0 : 1;
     }
 

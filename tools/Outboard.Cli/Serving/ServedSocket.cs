@@ -15,8 +15,13 @@ namespace Outboard.Cli.Serving;
 /// <summary>A socket to serve: either <see cref="Source"/> or <see cref="Connection"/> is there.</summary>
 internal sealed class ServedSocket : IDisposable
 {
+    /// <summary>The option for the other protocol, which commands that serve PCI functions have, too.</summary>
+    public const string VfioUserOption = "--vfio-user-socket";
+
     /// <summary>The first descriptor after the standard streams; socket activation begins with it.</summary>
     private const int FirstDescriptor = 3;
+
+    private const string PathOption = "--socket-path";
 
     private ServedSocket(string name, UnixListener listener)
         : this(name, ChannelSource.Accept(listener)) => Listener = listener;
@@ -46,14 +51,14 @@ internal sealed class ServedSocket : IDisposable
     /// <summary>Opens what the options name.</summary>
     /// <exception cref="CommandLineException">None or several are given, or the descriptor is unfit.</exception>
     /// <exception cref="IOException">The path cannot be bound.</exception>
-    public static ServedSocket Open(string? path, string? peerPath, int? number, string? vfioUserPath = null)
+    public static ServedSocket Open(ServingSettings settings)
     {
         string?[] given =
         [
-            path is null ? null : $"--socket-path={path}",
-            peerPath is null ? null : $"--connect={peerPath}",
-            number is null ? null : $"--fd={number}",
-            vfioUserPath is null ? null : $"--vfio-user-socket={vfioUserPath}",
+            settings.SocketPath is null ? null : $"{PathOption}={settings.SocketPath}",
+            settings.PeerPath is null ? null : $"--connect={settings.PeerPath}",
+            settings.DescriptorNumber is null ? null : $"--fd={settings.DescriptorNumber}",
+            settings.VfioUserPath is null ? null : $"{VfioUserOption}={settings.VfioUserPath}",
         ];
         if (given.Count(option => option is not null) > 1)
         {
@@ -61,30 +66,28 @@ internal sealed class ServedSocket : IDisposable
             throw new CommandLineException($"{all} exclude each other: give one of them");
         }
 
-        if (path is not null)
+        return settings switch
         {
-            return Bind(path);
-        }
+            { SocketPath: { } path } => new ServedSocket(path, Bind(PathOption, path)),
+            { VfioUserPath: { } path } => new ServedSocket(path, Bind(VfioUserOption, path)) { IsVfioUser = true },
+            { PeerPath: { } path } => new ServedSocket($"{path}, as its client", ChannelSource.Connect(path)),
+            { DescriptorNumber: { } number } => Inherit(number, $"--fd={number}"),
+            _ => OpenActivated(),
+        };
+    }
 
-        if (vfioUserPath is not null)
+    /// <summary>Binds the path that an option names.</summary>
+    /// <exception cref="IOException">It cannot be bound.</exception>
+    public static UnixListener Bind(string option, string path)
+    {
+        try
         {
-            return new ServedSocket(vfioUserPath, FunctionServer.Bind(vfioUserPath)) { IsVfioUser = true };
+            return UnixListener.Bind(path);
         }
-
-        if (peerPath is not null)
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            return new ServedSocket($"{peerPath}, as its client", ChannelSource.Connect(peerPath));
+            throw new IOException($"{option}={path}: {error.Message}", error);
         }
-
-        if (number is not null)
-        {
-            return Inherit(number.Value, $"--fd={number}");
-        }
-
-        return IsActivated()
-            ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
-            : throw new CommandLineException(
-                "no socket: give --socket-path=PATH, --connect=PATH, --fd=N or --vfio-user-socket=PATH");
     }
 
     public void Dispose()
@@ -94,17 +97,10 @@ internal sealed class ServedSocket : IDisposable
         Connection?.Dispose();
     }
 
-    private static ServedSocket Bind(string path)
-    {
-        try
-        {
-            return new ServedSocket(path, UnixListener.Bind(path));
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            throw new IOException($"--socket-path={path}: {error.Message}", error);
-        }
-    }
+    private static ServedSocket OpenActivated() => IsActivated()
+        ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
+        : throw new CommandLineException(
+            "no socket: give --socket-path=PATH, --connect=PATH, --fd=N or --vfio-user-socket=PATH");
 
     private static ServedSocket Inherit(int number, string option)
     {

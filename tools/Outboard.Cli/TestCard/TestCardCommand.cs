@@ -19,29 +19,23 @@ internal static class TestCardCommand
     /// <param name="programName">The name that the program was called by, for the log.</param>
     public static Command Create(string programName)
     {
-        ValueOption<string> path = ValueOption.Text(
-            "--vfio-user-socket", "PATH", "Listen for vfio-user clients on a UNIX socket at PATH.");
+        ValueOption<string> path = FunctionServer.CreateOption();
         SwitchOption later = new(
             "--async-dma", "Do DMA after the write that starts it was answered, as QEMU needs it.");
-        SwitchOption verbose = new("--verbose", "Log more.");
-        SwitchOption quiet = new("--quiet", "Log warnings and errors only.");
+        LogOptions log = new();
         Command command = new(
             Name, "Serve the PCI test card, for authors of drivers and of vfio-user clients. Ends on SIGTERM.");
-        foreach (Option option in (Option[])[path, later, verbose, quiet])
+        foreach (Option option in (Option[])[path, later, .. log.All])
         {
             command.Add(option);
         }
 
         command.SetAction(result => Run(
-            path.Read(result) ?? throw new CommandLineException("no socket: give --vfio-user-socket=PATH"),
-            later.Read(result),
-            new StandardErrorLog(
-                programName,
-                verbose.Read(result) ? LogLevel.Debug : quiet.Read(result) ? LogLevel.Warning : LogLevel.Information)));
+            path.Read(result), later.Read(result), new StandardErrorLog(programName, log.Read(result))));
         return command;
     }
 
-    private static int Run(string path, bool transfersLater, StandardErrorLog log)
+    private static int Run(string? path, bool transfersLater, StandardErrorLog log)
     {
         using EndSignals signals = new();
         using TestCardFunction card = new(transfersLater);

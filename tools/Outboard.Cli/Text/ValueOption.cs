@@ -17,6 +17,16 @@ internal sealed class SwitchOption : Option<string?>
 
     /// <summary>Whether the switch was given.</summary>
     public bool Read(ParseResult result) => result.GetResult(this) is not null;
+
+    /// <summary>Refuses two switches that contradict each other.</summary>
+    /// <exception cref="CommandLineException">Both are given.</exception>
+    public static void RefuseBoth(ParseResult result, SwitchOption one, SwitchOption other)
+    {
+        if (one.Read(result) && other.Read(result))
+        {
+            throw new CommandLineException($"{one.Name} and {other.Name} exclude each other: give one of them");
+        }
+    }
 }
 
 /// <summary>An option with a value. The type is nullable: null means that the option was not given.</summary>

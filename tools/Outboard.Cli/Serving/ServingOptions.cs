@@ -1,0 +1,66 @@
+// The options that every back-end of a virtio device has: which socket, how many threads, how it tells what happens.
+// In --help a command shows Sockets first, then what is its own with Threads among it (if it has any), then Last.
+using System.CommandLine;
+using Outboard.Cli.Text;
+
+namespace Outboard.Cli.Serving;
+
+/// <summary>The options, and how they become <see cref="ServingSettings"/>.</summary>
+internal sealed class ServingOptions
+{
+    private const int MostThreads = 256;
+    private const int LongestPollingUs = 1_000_000;
+
+    private readonly ValueOption<string> _socketPath = ValueOption.Text(
+        "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
+
+    private readonly ValueOption<string> _connect = ValueOption.Text(
+        "--connect", "PATH", "Connect to a front-end that listens at PATH, again whenever it comes back.");
+
+    private readonly ValueOption<int?> _descriptor = ValueOption.Number(
+        "--fd", "N", "Use the inherited socket N, connected or listening. LISTEN_FDS=1 is understood, too.",
+        0, int.MaxValue);
+
+    private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
+        "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
+
+    /// <summary>Carried out before anything is parsed (see Invocation); here for --help.</summary>
+    private readonly SwitchOption _capabilities = new(
+        "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
+
+    private readonly ValueOption<int?> _threads = ValueOption.Number(
+        "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
+
+    private readonly ValueOption<int?> _polling = ValueOption.Number(
+        "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
+        0, LongestPollingUs);
+
+    private readonly SwitchOption _inband = new(
+        "--inband-notifications",
+        "Offer kicks and calls as messages, for front-ends that simulate time (User Mode Linux). QEMU accepts them and "
+        + "then never kicks: not for QEMU.");
+
+    private readonly LogOptions _log = new();
+
+    /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
+    public IEnumerable<Option> Sockets => [_socketPath, _connect, _descriptor, _vfioUserPath, _capabilities];
+
+    /// <summary>For devices with several queues or much to do. Left out, they are not there.</summary>
+    public IEnumerable<Option> Threads => [_threads, _polling];
+
+    /// <summary>The last options of a command.</summary>
+    public IEnumerable<Option> Last => [_inband, .. _log.All];
+
+    /// <exception cref="CommandLineException">A value is wrong, or two exclude each other.</exception>
+    public ServingSettings Read(ParseResult result) => new()
+    {
+        SocketPath = _socketPath.Read(result),
+        PeerPath = _connect.Read(result),
+        DescriptorNumber = _descriptor.Read(result),
+        VfioUserPath = _vfioUserPath.Read(result),
+        ThreadCount = _threads.Read(result) ?? 0,
+        MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+        OffersInbandNotifications = _inband.Read(result),
+        LogLevel = _log.Read(result),
+    };
+}

@@ -1,0 +1,51 @@
+// What every back-end was asked for, and what follows from it.
+using Microsoft.Extensions.Logging;
+using Outboard.VhostUser.Backend;
+using Outboard.VhostUser.Protocol;
+using Outboard.Virtio;
+
+namespace Outboard.Cli.Serving;
+
+/// <summary>The settings that all back-ends share. Null means that nothing was said.</summary>
+internal sealed record ServingSettings
+{
+    public string? SocketPath { get; init; }
+
+    /// <summary>Where a front-end listens.</summary>
+    public string? PeerPath { get; init; }
+
+    public int? DescriptorNumber { get; init; }
+
+    public string? VfioUserPath { get; init; }
+
+    /// <summary>Threads for the queues; 0 for one for each, at most one for each CPU.</summary>
+    public int ThreadCount { get; init; }
+
+    public TimeSpan? MaxPolling { get; init; }
+
+    public bool OffersInbandNotifications { get; init; }
+
+    public LogLevel LogLevel { get; init; } = LogLevel.Information;
+
+    /// <summary>Opens the socket.</summary>
+    /// <exception cref="CommandLineException">None or several are given, or the descriptor is unfit.</exception>
+    /// <exception cref="IOException">The path cannot be bound.</exception>
+    public ServedSocket OpenSocket() => ServedSocket.Open(this);
+
+    /// <summary>How the device is served.</summary>
+    /// <param name="log">Where it is told what happens.</param>
+    /// <param name="worker">What the device's threads need beyond these settings.</param>
+    public VhostUserBackendOptions ToBackendOptions(ILogger log, QueueWorkerOptions? worker = null)
+    {
+        worker ??= new QueueWorkerOptions();
+        return new VhostUserBackendOptions
+        {
+            Logger = log,
+            WorkerCount = ThreadCount,
+            Worker = MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
+            AdditionalProtocolFeatures = OffersInbandNotifications
+                ? ProtocolFeatures.InbandNotifications
+                : ProtocolFeatures.None,
+        };
+    }
+}
