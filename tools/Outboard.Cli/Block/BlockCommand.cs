@@ -60,6 +60,7 @@ internal static class BlockCommand
             Logger = log,
             WorkerCount = settings.ThreadCount,
             WithheldFeatures = settings.HasSplitRingsOnly ? VirtioFeatures.RingPacked : 0,
+            AdditionalFeatures = InOrderOption.Features(settings.IsInOrder),
             AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
             Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };

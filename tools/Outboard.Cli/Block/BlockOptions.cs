@@ -103,6 +103,8 @@ internal sealed class BlockOptions
         "--fault-delay", "MS", "For tests: how long requests are delayed; all of them without --fault-delay-rate.",
         1, LongestDelayMs);
 
+    private readonly SwitchOption _inOrder = InOrderOption.Create();
+
     private readonly SwitchOption _inband = InbandOption.Create();
 
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
@@ -119,7 +121,7 @@ internal sealed class BlockOptions
             _writeCache, _noWriteCache,
             _queues, _queueSize, _splitRings, _threads, _polling, _engine, _watchSize,
             _faultErrors, _faultDelays, _faultDelay, _faultSeed,
-            _inband,
+            _inOrder, _inband,
             _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -157,6 +159,7 @@ internal sealed class BlockOptions
             FileEngine = ReadEngine(result),
             WatchesSize = _watchSize.Read(result),
             Faults = ReadFaults(result),
+            IsInOrder = _inOrder.Read(result),
             OffersInbandNotifications = _inband.Read(result),
             LogLevel = _verbose.Read(result) ? LogLevel.Debug
                 : _quiet.Read(result) ? LogLevel.Warning

@@ -62,6 +62,8 @@ internal sealed record BlockSettings
 
     public FaultPlan? Faults { get; init; }
 
+    public bool IsInOrder { get; init; }
+
     public bool OffersInbandNotifications { get; init; }
 
     public LogLevel LogLevel { get; init; } = LogLevel.Information;

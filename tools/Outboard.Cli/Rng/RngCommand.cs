@@ -42,6 +42,7 @@ internal static class RngCommand
         {
             Logger = log,
             WorkerCount = 1,
+            AdditionalFeatures = InOrderOption.Features(settings.IsInOrder),
             AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
         };
         return DeviceServer.Serve(device, socket, options, signals.Requested) ? 0 : 1;

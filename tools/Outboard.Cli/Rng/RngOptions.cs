@@ -9,7 +9,7 @@ namespace Outboard.Cli.Rng;
 /// <summary>The settings of the entropy back-end. Null means that nothing was said.</summary>
 internal sealed record RngSettings(
     string? SocketPath, string? PeerPath, int? DescriptorNumber, string? VfioUserPath, string? SourcePath,
-    long MaxBytesPerSecond, bool OffersInbandNotifications, LogLevel LogLevel);
+    long MaxBytesPerSecond, bool IsInOrder, bool OffersInbandNotifications, LogLevel LogLevel);
 
 /// <summary>The options, and how they become <see cref="RngSettings"/>.</summary>
 internal sealed class RngOptions
@@ -36,6 +36,8 @@ internal sealed class RngOptions
     private readonly ValueOption<long?> _maxRate = ValueOption.Size(
         "--max-rate", "Most bytes that the guest gets in a second. [default: no limit]");
 
+    private readonly SwitchOption _inOrder = InOrderOption.Create();
+
     private readonly SwitchOption _inband = InbandOption.Create();
 
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
@@ -47,7 +49,7 @@ internal sealed class RngOptions
         Option[] all =
         [
             _socketPath, _connect, _descriptor, _vfioUserPath, _capabilities, _source, _maxRate,
-            _inband, _verbose, _quiet,
+            _inOrder, _inband, _verbose, _quiet,
         ];
         foreach (Option option in all)
         {
@@ -69,6 +71,7 @@ internal sealed class RngOptions
             _vfioUserPath.Read(result),
             _source.Read(result),
             _maxRate.Read(result) ?? 0,
+            _inOrder.Read(result),
             _inband.Read(result),
             _verbose.Read(result) ? LogLevel.Debug : _quiet.Read(result) ? LogLevel.Warning : LogLevel.Information);
     }
