@@ -33,6 +33,7 @@ internal static class NetCommand
         using EndSignals signals = new();
         using NetBackend backend = settings.OpenBackend();
         NetDevice device = settings.CreateDevice(backend);
+        backend.ConnectionChanged += () => LogConnection(backend, log);
         using ServedSocket socket = ServedSocket.Open(
             settings.SocketPath, settings.PeerPath, settings.DescriptorNumber, settings.VfioUserPath);
         log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
@@ -48,9 +49,22 @@ internal static class NetCommand
         {
             Logger = log,
             WorkerCount = settings.ThreadCount,
+            AdditionalFeatures = InOrderOption.Features(settings.IsInOrder),
             AdditionalProtocolFeatures = InbandOption.Features(settings.OffersInbandNotifications),
             Worker = settings.MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
         };
+    }
+
+    private static void LogConnection(NetBackend backend, StandardErrorLog log)
+    {
+        if (backend.IsConnected)
+        {
+            log.LogInformation("{Network}: the peer is there", backend.Description);
+        }
+        else
+        {
+            log.LogWarning("{Network}: the peer went away; packets are dropped until it is back", backend.Description);
+        }
     }
 
     private static void LogCounters(NetDevice device, StandardErrorLog log)

@@ -42,7 +42,11 @@ internal sealed class NetOptions
 
     private readonly ValueOption<string> _stream = ValueOption.Text(
         "--stream", "PATH", "Connect to a UNIX socket where packets come and go behind their lengths, as QEMU's "
-        + "'-netdev stream,server=on' does.");
+        + "'-netdev stream,server=on' does; again whenever the peer has gone away.");
+
+    private readonly ValueOption<string> _streamListen = ValueOption.Text(
+        "--stream-listen", "PATH", "Listen on a UNIX socket at PATH for such a peer, one at a time, as QEMU's "
+        + "'-netdev stream,server=off' is.");
 
     private readonly ValueOption<(string Local, string Remote)?> _datagram = new(
         "--dgram", "LOCAL,REMOTE",
@@ -77,6 +81,8 @@ internal sealed class NetOptions
         "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
         0, LongestPollingUs);
 
+    private readonly SwitchOption _inOrder = InOrderOption.Create();
+
     private readonly SwitchOption _inband = InbandOption.Create();
 
     private readonly SwitchOption _verbose = new("--verbose", "Log more.");
@@ -88,8 +94,8 @@ internal sealed class NetOptions
         Option[] all =
         [
             _socketPath, _connect, _descriptor, _vfioUserPath,
-            _capabilities, _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
-            _pairs, _queueSize, _control, _threads, _polling, _inband,
+            _capabilities, _tap, _stream, _streamListen, _datagram, _null, _loopback, _mac, _mtu,
+            _pairs, _queueSize, _control, _threads, _polling, _inOrder, _inband,
             _verbose, _quiet,
         ];
         foreach (Option option in all)
@@ -113,6 +119,7 @@ internal sealed class NetOptions
             DescriptorNumber = _descriptor.Read(result),
             TapName = _tap.Read(result),
             StreamPath = _stream.Read(result),
+            StreamListenPath = _streamListen.Read(result),
             DatagramPaths = _datagram.Read(result),
             IsNull = _null.Read(result),
             IsLoopback = _loopback.Read(result),
@@ -123,6 +130,7 @@ internal sealed class NetOptions
             HasControlQueue = _control.Read(result),
             ThreadCount = _threads.Read(result) ?? 0,
             MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+            IsInOrder = _inOrder.Read(result),
             OffersInbandNotifications = _inband.Read(result),
             LogLevel = _verbose.Read(result) ? LogLevel.Debug
                 : _quiet.Read(result) ? LogLevel.Warning
