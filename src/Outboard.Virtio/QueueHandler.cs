@@ -57,7 +57,11 @@ public sealed class QueueContext
         _worker.Watch(own, readiness, _running);
     }
 
-    internal void EndWatches()
+    /// <summary>
+    /// Ends all waits for descriptors before the queue stops, for a handler that goes over to another descriptor. On
+    /// the queue's thread.
+    /// </summary>
+    public void EndWatches()
     {
         foreach (FileDescriptor descriptor in _watched)
         {

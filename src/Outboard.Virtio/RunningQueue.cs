@@ -431,7 +431,7 @@ public sealed partial class RunningQueue
             }
 
             _isStopped = true;
-            LeftInFlight = _queue.InFlight;
+            LeftInFlight = _queue.InFlight + _queue.WaitingForTurn;
             EndWithdrawals();
             _worker.Detach(this);
             _context.EndWatches();

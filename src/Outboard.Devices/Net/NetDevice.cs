@@ -30,6 +30,7 @@ public sealed partial class NetDevice : VirtioDevice
 
     private readonly NetDeviceOptions _options;
     private readonly NetCounters[] _counters;
+    private readonly Lock _link = new();
 
     /// <summary>Makes a device on a back-end, which stays the caller's to dispose.</summary>
     /// <exception cref="ArgumentException">An option is out of range, or does not suit the back-end.</exception>
@@ -86,7 +87,9 @@ public sealed partial class NetDevice : VirtioDevice
 
     private int ControlQueue => 2 * _options.PairCount;
 
-    /// <summary>Tells the driver whether the network is there. From any thread.</summary>
+    /// <summary>
+    /// Tells the driver whether the network is there. From any thread. A back-end that comes and goes tells by itself.
+    /// </summary>
     public void SetLink(bool up)
     {
         if (Config.Set(NetConfig.Status, up ? NetConfig.LinkUp : 0))
@@ -202,9 +205,20 @@ public sealed partial class NetDevice : VirtioDevice
     private void Describe()
     {
         SetMac();
-        Config.Set(NetConfig.Status, NetConfig.LinkUp);
+        Config.Set(NetConfig.Status, Backend.IsConnected ? NetConfig.LinkUp : 0);
+        Backend.ConnectionChanged += FollowConnection;
+        FollowConnection();
         Config.Set(NetConfig.MaxQueuePairs, (ulong)_options.PairCount);
         Config.Set(NetConfig.Mtu, (ulong)_options.Mtu);
+    }
+
+    /// <summary>Called on any thread, also twice at once: whoever is last has seen the last state.</summary>
+    private void FollowConnection()
+    {
+        lock (_link)
+        {
+            SetLink(Backend.IsConnected);
+        }
     }
 
     private void SetMac() => Config.SetBytes(NetConfig.Mac, _options.Mac?.GetAddressBytes() ?? []);

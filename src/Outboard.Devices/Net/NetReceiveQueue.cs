@@ -18,6 +18,7 @@ namespace Outboard.Devices.Net;
 internal sealed class NetReceiveQueue : QueueHandler
 {
     private readonly NetDevice _device;
+    private readonly QueueContext _context;
     private readonly Virtqueue _queue;
     private readonly PacketReceiver _receiver;
     private readonly NetCounters _counters;
@@ -37,6 +38,7 @@ internal sealed class NetReceiveQueue : QueueHandler
     internal NetReceiveQueue(NetDevice device, int pair, NetCounters counters, QueueContext context)
     {
         _device = device;
+        _context = context;
         _queue = context.Queue;
         _pair = pair;
         _receiver = device.Backend.Receiver(pair);
@@ -45,11 +47,8 @@ internal sealed class NetReceiveQueue : QueueHandler
         _headerBytes = device.HeaderBytes;
         _merges = (_features & NetFeatures.MergeableBuffers) != 0;
         _held = new Held[_queue.Size];
-        _isReady = _receiver.Waitable is not null;
-        if (_receiver.Waitable is { } waitable)
-        {
-            context.Watch(waitable);
-        }
+        _receiver.Renewed = () => context.Post(Renew);
+        Renew();
     }
 
     public override bool WantsChains => _hasPacket || _isReady;
@@ -83,8 +82,21 @@ internal sealed class NetReceiveQueue : QueueHandler
 
     public override void Dispose()
     {
+        _receiver.Renewed = null;
         _device.Backend.SetActive(_pair, false);
         base.Dispose();
+    }
+
+    /// <summary>Waits for packets where they come from now.</summary>
+    private void Renew()
+    {
+        _context.EndWatches();
+        _receiver.Renew();
+        _isReady = _receiver.Waitable is not null;
+        if (_receiver.Waitable is { } waitable)
+        {
+            _context.Watch(waitable);
+        }
     }
 
     private bool TryReceive()

@@ -21,6 +21,7 @@ namespace Outboard.Devices.Net;
 
 internal sealed class NetSendQueue : QueueHandler
 {
+    private readonly QueueContext _context;
     private readonly Virtqueue _queue;
     private readonly PacketSender _sender;
     private readonly NetCounters _counters;
@@ -42,16 +43,14 @@ internal sealed class NetSendQueue : QueueHandler
     internal NetSendQueue(NetDevice device, int pair, NetCounters counters, QueueContext context)
     {
         PacketSender sender = device.Backend.Sender(pair);
+        _context = context;
         _queue = context.Queue;
         _sender = sender;
         _counters = counters;
         _features = device.NegotiatedFeatures;
         _headerBytes = device.HeaderBytes;
-        if (sender.Waitable is { } waitable)
-        {
-            context.Watch(waitable, Readiness.Writable);
-        }
-
+        sender.Renewed = () => context.Post(Renew);
+        Renew();
         if (pair == 0)
         {
             _announcing = device;
@@ -104,9 +103,22 @@ internal sealed class NetSendQueue : QueueHandler
 
     public override void Dispose()
     {
+        _sender.Renewed = null;
         _announcing?.SetSender(null);
         _announcement?.Dispose();
         base.Dispose();
+    }
+
+    /// <summary>Sends to where packets go now, and waits for room there.</summary>
+    private void Renew()
+    {
+        _context.EndWatches();
+        _sender.Renew();
+        _isFull = false;
+        if (_sender.Waitable is { } waitable)
+        {
+            _context.Watch(waitable, Readiness.Writable);
+        }
     }
 
     /// <summary>Sends what the device wants to be known; once more at the next turn when there is no room.</summary>

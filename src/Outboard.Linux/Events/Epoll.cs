@@ -13,6 +13,9 @@ public enum Readiness
 
     /// <summary>A write would not block.</summary>
     Writable,
+
+    /// <summary>The other end of a stream socket sends no more. Bytes that come are not told.</summary>
+    Ended,
 }
 
 /// <summary>An edge-triggered wait for descriptors. One thread waits; any thread may add and remove.</summary>
@@ -42,7 +45,12 @@ public sealed class Epoll : IDisposable
     public void Add(FileDescriptor descriptor, ulong tag, Readiness readiness = Readiness.Readable)
     {
         ArgumentNullException.ThrowIfNull(descriptor);
-        uint events = readiness == Readiness.Readable ? Libc.EPOLLIN : Libc.EPOLLOUT;
+        uint events = readiness switch
+        {
+            Readiness.Readable => Libc.EPOLLIN,
+            Readiness.Writable => Libc.EPOLLOUT,
+            _ => Libc.EPOLLRDHUP,
+        };
         Control(Libc.EPOLL_CTL_ADD, descriptor.Number, events | Libc.EPOLLET, tag);
     }
 

@@ -12,6 +12,7 @@ internal static partial class Libc
     internal const int EPOLL_CTL_DEL = 2;
     internal const uint EPOLLIN = 1;
     internal const uint EPOLLOUT = 4;
+    internal const uint EPOLLRDHUP = 0x2000;
     internal const uint EPOLLET = 1u << 31;
 
     [LibraryImport("libc", SetLastError = true)]

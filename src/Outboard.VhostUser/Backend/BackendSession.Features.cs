@@ -1,4 +1,5 @@
 // Negotiation, ownership, status and reset.
+using Microsoft.Extensions.Logging;
 using Outboard.Virtio;
 using Outboard.Virtio.Spec;
 using Outboard.VhostUser.Channel;
@@ -46,6 +47,12 @@ internal sealed partial class BackendSession
         }
 
         _features = features;
+        if (_log.IsEnabled(LogLevel.Debug))
+        {
+            string names = string.Join(' ', FeatureNames.All(features, _device.Id));
+            _log.LogDebug("features in use: {Features}", names);
+        }
+
         ResetIommu();
         if (changed != VirtioFeatures.LogAll)
         {

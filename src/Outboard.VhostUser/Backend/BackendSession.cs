@@ -70,6 +70,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
 
         _offeredFeatures = (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures
+            | (options.AdditionalFeatures & VirtioFeatures.OfferedOnRequest)
             | IommuFeature(_offeredProtocolFeatures)) & ~options.WithheldFeatures;
         if ((_offeredProtocolFeatures & ProtocolFeatures.LogShmFd) != 0)
         {

@@ -36,6 +36,12 @@ public sealed record VhostUserBackendOptions
     public ProtocolFeatures WithheldProtocolFeatures { get; init; }
 
     /// <summary>
+    /// Virtio features of the ring that are offered only when they stand here: IN_ORDER, which makes a device that
+    /// completes requests in another order than they came slower. Others have no effect here.
+    /// </summary>
+    public ulong AdditionalFeatures { get; init; }
+
+    /// <summary>
     /// Virtio features that are not offered although ring and device have them; for tests of a driver.
     /// </summary>
     public ulong WithheldFeatures { get; init; }

@@ -106,6 +106,7 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
         }
 
         ulong wanted = _options.Features | (_options.UsePacked ? VirtioFeatures.RingPacked : 0)
+            | (_options.UseInOrder ? VirtioFeatures.InOrder : 0)
             | (_options.Iommu is null ? 0 : VirtioFeatures.AccessPlatform);
         ulong accepted = OfferedFeatures & wanted;
         await SetFeaturesAsync(accepted | (

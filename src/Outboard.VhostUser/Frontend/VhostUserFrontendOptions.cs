@@ -39,6 +39,9 @@ public sealed record VhostUserFrontendOptions
     /// <summary>Whether rings are packed, when the back-end has them.</summary>
     public bool UsePacked { get; init; }
 
+    /// <summary>Whether chains are returned in order (IN_ORDER), when the back-end has that.</summary>
+    public bool UseInOrder { get; init; }
+
     /// <summary>Whether chains use indirect tables, when the back-end has them.</summary>
     public bool UseIndirect { get; init; }
 

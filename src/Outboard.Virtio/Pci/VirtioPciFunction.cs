@@ -59,7 +59,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         _workers = new QueueWorkerSet(workers, $"{device.Id}", _options.Worker);
         _offeredFeatures =
             (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.NotificationData
-                | VirtioFeatures.RingReset)
+                | VirtioFeatures.RingReset | (_options.AdditionalFeatures & VirtioFeatures.OfferedOnRequest))
             & ~_options.WithheldFeatures;
         AddBars();
         AddCapability(new PowerManagementCapability());

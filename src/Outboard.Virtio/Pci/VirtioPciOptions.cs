@@ -18,6 +18,12 @@ public sealed record VirtioPciOptions
     /// </summary>
     public int WorkerCount { get; init; }
 
+    /// <summary>
+    /// Virtio features of the ring that are offered only when they stand here: IN_ORDER, which makes a device that
+    /// completes requests in another order than they came slower. Others have no effect here.
+    /// </summary>
+    public ulong AdditionalFeatures { get; init; }
+
     /// <summary>Features that are not offered although ring and device have them; for tests of a driver.</summary>
     public ulong WithheldFeatures { get; init; }
 }

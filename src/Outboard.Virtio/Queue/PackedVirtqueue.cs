@@ -23,7 +23,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Queue;
 
 /// <summary>The device's side of a packed virtqueue.</summary>
-internal sealed class PackedVirtqueue : Virtqueue
+internal sealed partial class PackedVirtqueue : Virtqueue
 {
     private readonly bool _hasEventIndex;
     private readonly bool _hasIndirect;
@@ -48,6 +48,7 @@ internal sealed class PackedVirtqueue : Virtqueue
     private int _regionHint;
     private bool _kicksSuppressed;
     private uint _lastUsedOffset;
+    private PackedPosition _lastUsed;
 
     internal PackedVirtqueue(VringSetup setup)
         : base(setup)
@@ -212,6 +213,8 @@ internal sealed class PackedVirtqueue : Virtqueue
         {
             _inflight = OpenInflight(window);
         }
+
+        BeginOrder(_resubmitted.Count > 0 ? _used.Packed : _available.Packed);
     }
 
     private protected override void Rewind(int slot, ushort position)
@@ -248,6 +251,37 @@ internal sealed class PackedVirtqueue : Virtqueue
             _batchFlags = flags;
         }
 
+        PassUsed(slot);
+    }
+
+    private protected override void PutUsedInOrder(int slot, uint written, bool isOver)
+    {
+        if (!isOver)
+        {
+            _lastUsed = _used;
+            PutUsed(slot, written);
+            return;
+        }
+
+        // The entry before stands for this chain, too; whether it is the batch's first decides who writes its flags.
+        ushort flags = (ushort)(_lastUsed.UsedFlags | (written > 0 ? SplitRing.Write : 0));
+        _ring.WriteRelease32(_lastUsedOffset + PackedRing.LengthOffset, written);
+        _ring.WriteRelease16(_lastUsedOffset + PackedRing.IdOffset, (ushort)slot);
+        if (_lastUsed == _batchStart)
+        {
+            _batchFlags = flags;
+        }
+        else
+        {
+            _ring.WriteRelease16(_lastUsedOffset + PackedRing.FlagsOffset, flags);
+        }
+
+        PassUsed(slot);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private void PassUsed(int slot)
+    {
         int count = _ringCounts[slot];
         _used = _used.Advance(count, Size);
         _sinceCall += count;
@@ -265,93 +299,6 @@ internal sealed class PackedVirtqueue : Virtqueue
     }
 
     private void MarkEvent(DirtyTracker dirty) => dirty.MarkUsedArea(in _deviceEvent, 0, PackedRing.EventBytes);
-
-    /// <summary>
-    /// Finds what an earlier process held; the next available descriptor follows what was used or is held.
-    /// </summary>
-    private PackedInflight OpenInflight(MemoryWindow window)
-    {
-        try
-        {
-            PackedInflight inflight = PackedInflight.Open(window, _ring, Size, _used, out PackedDescriptor[][]? held);
-            if (held is not null)
-            {
-                IsTakenOver = true;
-                int count = held.Sum(chain => chain.Length);
-                _used = inflight.Used;
-                _available = _used.Advance(count, Size);
-                _heldDescriptors = count;
-                TakeUsedFlagsBack(count);
-                Array.Reverse(held);
-                Array.ForEach(held, _resubmitted.Push);
-            }
-
-            return inflight;
-        }
-        catch (VringSetupException)
-        {
-            Dispose();
-            throw;
-        }
-    }
-
-    /// <summary>
-    /// Of a batch that was not published the flags of all but the first descriptor may be in the ring: a driver that
-    /// sees the next first one would take them for used, too.
-    /// </summary>
-    private void TakeUsedFlagsBack(int count)
-    {
-        for (int i = 0; i < count; i++)
-        {
-            PackedPosition place = _used.Advance(i, Size);
-            ushort flags = FlagsAt(place.Index);
-            if (place.IsUsed(flags))
-            {
-                uint offset = (place.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
-                _ring.WriteRelease16(offset, (ushort)(flags ^ PackedRing.Used));
-            }
-        }
-    }
-
-    /// <summary>Takes a chain that an earlier process held, from the record's copy.</summary>
-    private bool TryTakeAgain(out DescriptorChain chain)
-    {
-        chain = default;
-        PackedDescriptor[] held = _resubmitted.Peek();
-        held.CopyTo(_chain, 0);
-        int slot = held[^1].Id;
-        VirtqueueFault fault = IsHeld(slot) ? VirtqueueFault.HeadInFlight : VirtqueueFault.None;
-        int readable = 0;
-        int total = 0;
-        fault = fault == VirtqueueFault.None ? Translate(held.Length, slot, out readable, out total) : fault;
-        if (fault != VirtqueueFault.None)
-        {
-            Refuse(fault);
-            return false;
-        }
-
-        _resubmitted.Pop();
-        _ringCounts[slot] = (ushort)held.Length;
-        _takenAgain[slot] = held;
-        chain = Hold(slot, readable, total, Position);
-        return true;
-    }
-
-    /// <summary>Records a chain as held; a batch that waits is published first, see PackedInflight.</summary>
-    private void Record(int slot, int count)
-    {
-        if (_inflight is null)
-        {
-            return;
-        }
-
-        if (_hasBatch)
-        {
-            Publish();
-        }
-
-        _inflight.Take(slot, _chain.AsSpan(0, count));
-    }
 
     private void Refuse(VirtqueueFault fault)
     {

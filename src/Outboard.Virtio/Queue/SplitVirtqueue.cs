@@ -41,6 +41,7 @@ internal sealed class SplitVirtqueue : Virtqueue
     private ushort _nextUsed;
     private ushort _publishedUsed;
     private ushort _calledUsed;
+    private ushort _lastEntry;
     private int _regionHint;
     private bool _kicksSuppressed;
 
@@ -210,6 +211,8 @@ internal sealed class SplitVirtqueue : Virtqueue
         {
             _inflight = OpenInflight(window);
         }
+
+        BeginOrder((ushort)(_nextAvailable - _resubmitted.Count));
     }
 
     private protected override void Rewind(int slot, ushort position)
@@ -227,8 +230,19 @@ internal sealed class SplitVirtqueue : Virtqueue
         _inflight?.Return(slot);
     }
 
-    private protected override void MarkUsedEntry(DirtyTracker dirty) =>
-        dirty.MarkUsedArea(in _used, SplitRing.EntriesOffset + (8 * ((uint)(_nextUsed - 1) & _mask)), 8);
+    private protected override void PutUsedInOrder(int slot, uint written, bool isOver)
+    {
+        _lastEntry = isOver ? _lastEntry : _nextUsed;
+        _used.Write(SplitRing.EntriesOffset + (8 * (_lastEntry & _mask)), new SplitUsedElement((uint)slot, written));
+        _nextUsed++;
+        _inflight?.Return(slot);
+    }
+
+    private protected override void MarkUsedEntry(DirtyTracker dirty)
+    {
+        uint entry = IsInOrder ? _lastEntry : (ushort)(_nextUsed - 1);
+        dirty.MarkUsedArea(in _used, SplitRing.EntriesOffset + (8 * (entry & _mask)), 8);
+    }
 
     private protected override void MarkWholeRing(DirtyTracker dirty) =>
         dirty.MarkUsedArea(in _used, 0, SplitRing.UsedBytes(Size));
@@ -284,6 +298,7 @@ internal sealed class SplitVirtqueue : Virtqueue
 
         _resubmitted.Pop();
         chain = Hold(head, walk.Readable < 0 ? walk.Count : walk.Readable, walk.Count, Position);
+        NoteTakenAgain(head);
         return true;
     }
 

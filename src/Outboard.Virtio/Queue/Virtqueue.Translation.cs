@@ -149,7 +149,7 @@ public abstract partial class Virtqueue
 
         for (int slot = 0; slot < _slots.Length && _inFlight > 0; slot++)
         {
-            if (_slots[slot].InFlight && _view.IsUsing(slot, start, last))
+            if ((_slots[slot].State & ChainState.Held) != 0 && _view.IsUsing(slot, start, last))
             {
                 return true;
             }

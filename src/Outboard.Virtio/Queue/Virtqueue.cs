@@ -6,6 +6,7 @@
 // Each chain in flight has a slot (the index of its head descriptor or its buffer id), which holds its translated
 // buffers until it is completed. A generation number in the slot makes sure that it is completed exactly once.
 // In-flight tracking: see Inflight/. Dirty logging: see DirtyTracker. IOMMU, scattered rings: Virtqueue.Translation.cs.
+// Return in the order of availability: Virtqueue.InOrder.cs.
 using System.Runtime.CompilerServices;
 using Outboard.Linux;
 using Outboard.Memory;
@@ -38,6 +39,7 @@ public abstract partial class Virtqueue : IDisposable
     private readonly IommuView? _view;
     private readonly int _ownerThread;
     private int _inFlight;
+    private bool _isPlain;
     private bool _isDisposed;
 
     private protected Virtqueue(VringSetup setup)
@@ -51,6 +53,8 @@ public abstract partial class Virtqueue : IDisposable
         _ownerThread = Environment.CurrentManagedThreadId;
         _segments = new SegmentTable(setup.Size);
         _slots = new ChainSlot[setup.Size];
+        CreateOrder();
+        _isPlain = _order is null;
     }
 
     /// <summary>The queue's index in its device.</summary>
@@ -147,6 +151,7 @@ public abstract partial class Virtqueue : IDisposable
     internal void SetLog(QueueLog? log)
     {
         Dirty = log is null ? null : new DirtyTracker(log, _view?.Memory ?? Memory);
+        _isPlain = Dirty is null && _order is null;
         if (Dirty is { } dirty)
         {
             DirtyLog.Fence();
@@ -212,19 +217,19 @@ public abstract partial class Virtqueue : IDisposable
     /// <summary>Notes that a request outlives its handler's call, and gives the number that completes it.</summary>
     internal uint Detach(int slot)
     {
-        _slots[slot].Detached = true;
+        _slots[slot].State |= ChainState.Detached;
         return _slots[slot].Generation;
     }
 
     /// <summary>Whether the request that had this generation was detached (and perhaps completed meanwhile).</summary>
     internal bool IsDetached(int slot, uint generation) =>
-        _slots[slot].Detached || _slots[slot].Generation != generation;
+        (_slots[slot].State & ChainState.Detached) != 0 || _slots[slot].Generation != generation;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal void CheckHeld(int slot, uint generation)
     {
         ref readonly ChainSlot info = ref _slots[slot];
-        if (_isDisposed || !info.InFlight || info.Generation != generation)
+        if (_isDisposed || (info.State & ChainState.Held) == 0 || info.Generation != generation)
         {
             ThrowNotHeld(slot);
         }
@@ -252,15 +257,17 @@ public abstract partial class Virtqueue : IDisposable
 
         CheckHeld(slot, generation);
         ref ChainSlot info = ref _slots[slot];
-        info.InFlight = false;
+        ChainState state = info.State;
+        info.State = ChainState.Free;
         info.Generation++;
         _inFlight--;
-        PutUsed(slot, written);
-        if (Dirty is { } dirty)
+        if (_isPlain)
         {
-            DirtyLog.Fence();
-            MarkWritten(dirty, slot, written);
-            MarkUsedEntry(dirty);
+            PutUsed(slot, written);
+        }
+        else
+        {
+            ReturnWatched(slot, written, state);
         }
 
         _segments.Release(slot);
@@ -270,89 +277,33 @@ public abstract partial class Virtqueue : IDisposable
         }
     }
 
-    /// <summary>
-    /// Puts a chain back that was taken last and not used: the next <see cref="TryTake"/> takes it again. Of several
-    /// the last one goes back first.
-    /// </summary>
-    /// <param name="request">The chain.</param>
-    /// <param name="position">What <see cref="Position"/> was before it was taken.</param>
-    public void PutBack(PendingRequest request, ushort position)
+    /// <summary>Returns a chain of a queue that logs its writes, or returns chains in order.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private void ReturnWatched(int slot, uint written, ChainState state)
     {
-        CheckHeld(request.Slot, request.Generation);
-        ref ChainSlot info = ref _slots[request.Slot];
-        info.InFlight = false;
-        info.Generation++;
-        _inFlight--;
-        if (position == Position)
+        if (_order is null)
         {
-            // Taking it moved nothing: an earlier process held it.
-            Requeue(request.Slot);
-        }
-        else
-        {
-            Rewind(request.Slot, position);
+            PutUsed(slot, written);
         }
 
-        _segments.Release(request.Slot);
-    }
-
-    /// <summary>Notes that the device gave a chain up.</summary>
-    internal void LetGo(int slot, uint generation)
-    {
-        CheckHeld(slot, generation);
-        ref ChainSlot info = ref _slots[slot];
-        info.IsLetGo = true;
-        info.Generation++;
-        LetGoCount++;
-    }
-
-    /// <summary>
-    /// Puts back what was given up, the last one first, as far as it is the end of what was taken; completes the rest.
-    /// Nothing else is in flight.
-    /// </summary>
-    internal void SettleLetGo()
-    {
-        while (LetGoCount > 0 && FindLastLetGo() is var last and >= 0)
+        if (Dirty is { } dirty)
         {
-            ref ChainSlot info = ref _slots[last];
-            EndLetGo(ref info);
-            PutBack(new PendingRequest(this, last, info.Generation), info.Position);
-        }
-
-        for (int slot = 0; LetGoCount > 0; slot++)
-        {
-            if (_slots[slot].IsLetGo)
+            DirtyLog.Fence();
+            MarkWritten(dirty, slot, written);
+            if (_order is null)
             {
-                EndLetGo(ref _slots[slot]);
-                Complete(slot, _slots[slot].Generation, 0);
-            }
-        }
-    }
-
-    /// <summary>The chain behind which the next one would be taken, if it was given up; -1 otherwise.</summary>
-    private int FindLastLetGo()
-    {
-        ushort end = Position;
-        for (int slot = 0; slot < _slots.Length; slot++)
-        {
-            ref ChainSlot info = ref _slots[slot];
-            if (info.IsLetGo && info.Position != end && PositionAfter(slot, info.Position) == end)
-            {
-                return slot;
+                MarkUsedEntry(dirty);
             }
         }
 
-        return -1;
-    }
-
-    private void EndLetGo(ref ChainSlot info)
-    {
-        info.IsLetGo = false;
-        LetGoCount--;
+        if (_order is { } order)
+        {
+            ReturnInOrder(order, slot, written, (state & ChainState.Again) != 0);
+        }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private protected bool IsHeld(int slot) => _slots[slot].InFlight;
+    private protected bool IsHeld(int slot) => _slots[slot].State != ChainState.Free;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private protected bool TryAppendBuffer(
@@ -370,8 +321,7 @@ public abstract partial class Virtqueue : IDisposable
         info.ReadableCount = readable;
         info.WritableStart = readable;
         info.WritableCount = total - readable;
-        info.InFlight = true;
-        info.Detached = false;
+        info.State = ChainState.Held;
         info.Position = position;
         info.Trailer = default;
         _inFlight++;
@@ -393,13 +343,36 @@ public abstract partial class Virtqueue : IDisposable
         DirtyLog.Fence();
         for (int slot = 0; slot < _slots.Length; slot++)
         {
-            if (_slots[slot].InFlight)
+            if ((_slots[slot].State & ChainState.Held) != 0)
             {
                 MarkWritten(dirty, slot, long.MaxValue);
             }
         }
 
         dirty.Tell();
+    }
+
+    /// <summary>What is true of a chain.</summary>
+    [Flags]
+    private enum ChainState : byte
+    {
+        /// <summary>Nothing: the slot is free.</summary>
+        Free = 0,
+
+        /// <summary>The device has it.</summary>
+        Held = 1,
+
+        /// <summary>It outlives its handler's call.</summary>
+        Detached = 2,
+
+        /// <summary>The device gave it up.</summary>
+        LetGo = 4,
+
+        /// <summary>An earlier process held it.</summary>
+        Again = 8,
+
+        /// <summary>The device is done with it, and an older chain is not returned.</summary>
+        Waiting = 16,
     }
 
     private struct ChainSlot
@@ -410,9 +383,7 @@ public abstract partial class Virtqueue : IDisposable
         internal int WritableCount;
         internal uint Generation;
 
-        internal bool InFlight;
-        internal bool Detached;
-        internal bool IsLetGo;
+        internal ChainState State;
 
         /// <summary>Where it was taken; the queue's position then, when an earlier process had taken it.</summary>
         internal ushort Position;

@@ -47,6 +47,12 @@ public static class VirtioFeatures
     /// <summary>Bits 24 to 41: ring and transport. A device must not claim one of them.</summary>
     public const ulong Reserved = ((1UL << 42) - 1) & ~((1UL << 24) - 1);
 
+    /// <summary>
+    /// What this library's rings implement as well, and offer only on request: IN_ORDER. A device that completes
+    /// requests in another order than they came pays for it: one slow request holds back all that came after it.
+    /// </summary>
+    public const ulong OfferedOnRequest = InOrder;
+
     /// <summary>What this library's rings implement and therefore offer for every device.</summary>
     public const ulong OfferedByRings = Version1 | IndirectDescriptors | EventIndex | RingPacked;
 }

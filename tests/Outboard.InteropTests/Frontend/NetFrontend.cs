@@ -29,12 +29,14 @@ internal sealed class NetFrontend : IAsyncDisposable
 
     public ulong Features => _frontend.Features;
 
-    public static async Task<NetFrontend> ConnectAsync(string socketPath, bool packed = false)
+    public static async Task<NetFrontend> ConnectAsync(
+        string socketPath, bool packed = false, bool inOrder = false)
     {
         VhostUserFrontendOptions options = new()
         {
             Features = VirtioFeatures.Version1 | VirtioFeatures.EventIndex,
             UsePacked = packed,
+            UseInOrder = inOrder,
         };
         NetFrontend net = new(await VhostUserFrontend.ConnectAsync(socketPath, options));
         try
@@ -49,16 +51,23 @@ internal sealed class NetFrontend : IAsyncDisposable
         }
     }
 
-    /// <summary>Sends a packet, and waits until its buffer is free again.</summary>
-    public void Send(ReadOnlySpan<byte> packet)
+    /// <summary>Sends packets together, and waits until their buffers are free again.</summary>
+    public void Send(params ReadOnlySpan<byte[]> packets)
     {
-        uint slot = _free.Pop();
-        DriverBuffer buffer = _buffers[(int)slot].Slice(0, (uint)(HeaderBytes + packet.Length));
-        buffer.Span.Clear();
-        packet.CopyTo(buffer.Span[HeaderBytes..]);
-        Require(_send!.Ring.TryAdd([buffer], [], slot), "no room in the queue for sending");
-        _send.Submit();
-        _free.Push(Collect(_send, out _));
+        foreach (byte[] packet in packets)
+        {
+            uint slot = _free.Pop();
+            DriverBuffer buffer = _buffers[(int)slot].Slice(0, (uint)(HeaderBytes + packet.Length));
+            buffer.Span.Clear();
+            packet.CopyTo(buffer.Span[HeaderBytes..]);
+            Require(_send!.Ring.TryAdd([buffer], [], slot), "no room in the queue for sending");
+        }
+
+        _send!.Submit();
+        for (int i = 0; i < packets.Length; i++)
+        {
+            _free.Push(Collect(_send, out _));
+        }
     }
 
     /// <summary>Waits for the next packet that fits.</summary>

@@ -121,6 +121,9 @@ internal sealed partial class SpecCoverage(string root)
         ["RingPacked"] = new(
             "src/Outboard.Virtio/Queue/PackedVirtqueue.cs", "TryTake",
             "tests/Outboard.Tests/Virtio/VirtqueuePropertyTests.cs", $"{Qemu}, {Dpdk}"),
+        ["InOrder"] = new(
+            "src/Outboard.Virtio/Queue/Virtqueue.InOrder.cs", "ReturnInOrder",
+            "tests/Outboard.Tests/Virtio/InOrderTests.cs", Dpdk),
         ["NotificationData"] = new(
             "src/Outboard.Virtio/Pci/VirtioPciFunction.cs", "Ring",
             "tests/Outboard.Tests/VfioUser/Virtio/VirtioPciTests.cs", None),
@@ -194,7 +197,9 @@ internal sealed partial class SpecCoverage(string root)
         named here exists (`OUTBOARD_WRITE_DOCS=1` writes the page anew).
 
         * **Built** is carried out. **Not built** is not offered. Features whose code is in `Pci/` are offered to PCI
-          drivers, over vfio-user, only.
+          drivers, over vfio-user, only. IN_ORDER is offered on request (`--in-order`).
+        * **Not needed**: ORDER_PLATFORM asks drivers for the barriers that a device on a bus needs. These devices run
+          on the processors of the driver's machine and touch only its memory; a driver's usual barriers suffice.
         * *Used by* names foreign programs of the interoperability tests: QEMU 11.1 with a Linux guest, libblkio
           (qemu-io, qemu-img) and DPDK (testpmd's net_virtio_user) against our back-end; qemu-storage-daemon, virtiofsd,
           passt, vhost-device-vsock, vhost-user-gpu and DPDK's net_vhost against our front-end, "other back-ends" being
@@ -204,8 +209,9 @@ internal sealed partial class SpecCoverage(string root)
         """;
 
     private const ulong OfferedRingFeatures =
-        VirtioFeatures.OfferedByRings | VirtioFeatures.ProtocolFeatures | VirtioFeatures.LogAll
-        | VirtioFeatures.AccessPlatform | VirtioFeatures.NotificationData | VirtioFeatures.RingReset;
+        VirtioFeatures.OfferedByRings | VirtioFeatures.OfferedOnRequest | VirtioFeatures.ProtocolFeatures
+        | VirtioFeatures.LogAll | VirtioFeatures.AccessPlatform | VirtioFeatures.NotificationData
+        | VirtioFeatures.RingReset;
 
     private static Place Block(string file, string function, string test, string foreign) =>
         new($"src/Outboard.Devices/Block/{file}", function, $"{BlockTests}/{test}", foreign);
@@ -310,9 +316,14 @@ internal sealed partial class SpecCoverage(string root)
             Place? place = isBuilt ? places.GetValueOrDefault(name) : null;
             string code = place is null ? None : Find(place.File, place.Function);
             string test = place is null ? None : Existing(place.Test);
-            AppendRow(page, (uint)bit, spelling, isBuilt, null, code, test, place?.Foreign ?? None);
+            string support = Support(isBuilt, 1UL << bit, places);
+            AppendRow(page, (uint)bit, spelling, support, null, code, test, place?.Foreign ?? None);
         }
     }
+
+    private static string Support(bool isBuilt, ulong bit, Dictionary<string, Place> places) =>
+        ReferenceEquals(places, s_ring) && bit == VirtioFeatures.OrderPlatform ? "not needed"
+        : isBuilt ? "built" : "not built";
 
     private static void AppendHeader(StringBuilder page, string name, string? gate)
     {
@@ -322,10 +333,15 @@ internal sealed partial class SpecCoverage(string root)
     }
 
     private static void AppendRow(
-        StringBuilder page, uint number, string name, bool isBuilt, string? gate, string code, string test, string user)
+        StringBuilder page, uint number, string name, bool isBuilt, string? gate, string code, string test,
+        string user) =>
+        AppendRow(page, number, name, isBuilt ? "built" : "not built", gate, code, test, user);
+
+    private static void AppendRow(
+        StringBuilder page, uint number, string name, string support, string? gate, string code, string test,
+        string user)
     {
         string column = gate is null ? string.Empty : $" {gate} |";
-        string support = isBuilt ? "built" : "not built";
         page.Append($"| {number} | {name} | {support} |{column} {code} | {test} | {user} |\n");
     }
 

@@ -28,6 +28,8 @@ public sealed class DirtyTrackerTests
     [InlineData(7, Packed)]
     [InlineData(256, Packed | VirtioFeatures.EventIndex)]
     [InlineData(500, Packed | VirtioFeatures.IndirectDescriptors)]
+    [InlineData(64, Version1 | VirtioFeatures.InOrder)]
+    [InlineData(48, Packed | VirtioFeatures.InOrder)]
     public void No_page_that_a_device_changed_is_unmarked(int size, ulong features)
     {
         using Rig rig = new(size, features, ringAddress: null);

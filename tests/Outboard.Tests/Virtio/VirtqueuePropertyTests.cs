@@ -14,6 +14,7 @@ public sealed class VirtqueuePropertyTests
     private const ulong EventIndex = RawRing.FeatureEventIndex;
     private const ulong Indirect = RawRing.FeatureIndirect;
     private const ulong Packed = RawRing.FeaturePacked;
+    private const ulong InOrder = RawRing.FeatureInOrder;
 
     public static TheoryData<int, ulong> Kinds
     {
@@ -28,11 +29,16 @@ public sealed class VirtqueuePropertyTests
                 kinds.Add(size, Version1 | EventIndex | Indirect);
                 kinds.Add(size, Version1 | Packed | EventIndex);
                 kinds.Add(size, Version1 | Packed | Indirect);
+                kinds.Add(size, Version1 | InOrder | EventIndex | Indirect);
+                kinds.Add(size, Version1 | InOrder | Packed);
             }
 
             kinds.Add(3, Version1 | Packed);
             kinds.Add(7, Version1 | Packed | Indirect);
             kinds.Add(1000, Version1 | Packed | EventIndex);
+            kinds.Add(3, Version1 | InOrder | Packed);
+            kinds.Add(7, Version1 | InOrder | Packed | Indirect);
+            kinds.Add(1000, Version1 | InOrder | Packed | EventIndex | Indirect);
 
             return kinds;
         }
@@ -58,6 +64,10 @@ public sealed class VirtqueuePropertyTests
     [InlineData(32768, Version1 | EventIndex)]
     [InlineData(3, Version1 | Packed)]
     [InlineData(4, Version1 | Packed | EventIndex)]
+    [InlineData(4, Version1 | InOrder)]
+    [InlineData(32768, Version1 | InOrder | EventIndex)]
+    [InlineData(5, Version1 | InOrder | Packed)]
+    [InlineData(32768, Version1 | InOrder | Packed)]
     public void Indices_wrap_at_65536(int size, ulong features)
     {
         using DriverMemory memory = new(4 << 20);

@@ -67,6 +67,8 @@ internal sealed class BenchBlockOptions
 
     private readonly SwitchOption _packed = new("--packed", "Use packed virtqueues.");
 
+    private readonly SwitchOption _inOrder = new("--in-order", "Use VIRTIO_F_IN_ORDER.");
+
     private readonly SwitchOption _noEventIndex = new("--no-event-idx", "Do without VIRTIO_F_EVENT_IDX.");
 
     private readonly ValueOption<string> _memory = ValueOption.Choice(
@@ -91,7 +93,7 @@ internal sealed class BenchBlockOptions
         [
             _socketPath, _listen, _reconnect, _noInflight,
             _depth, _blockSize, _reads, _sequential, _queues, _queueSize, _duration, _warmUp, _range,
-            _verify, _mode, _indirect, _packed, _noEventIndex, _memory, _cpus, _process,
+            _verify, _mode, _indirect, _packed, _inOrder, _noEventIndex, _memory, _cpus, _process,
             _distance, _json,
         ];
         foreach (Option option in all)
@@ -138,6 +140,7 @@ internal sealed class BenchBlockOptions
             },
             UseIndirect = _indirect.Read(result),
             UsePacked = _packed.Read(result),
+            UseInOrder = _inOrder.Read(result),
             UseEventIndex = !_noEventIndex.Read(result),
             UseMemoryTable = _memory.Read(result) == "table",
             Cpus = ReadCpus(_cpus.Read(result)),

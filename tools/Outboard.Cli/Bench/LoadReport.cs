@@ -109,6 +109,7 @@ internal static class LoadReport
         json.WriteNumber("queueSize", settings.EffectiveQueueSize);
         json.WriteBoolean("eventIndex", hasEventIndex);
         json.WriteBoolean("packed", settings.UsePacked);
+        json.WriteBoolean("in_order", settings.UseInOrder);
         json.WriteBoolean("indirect", settings.UseIndirect);
         json.WriteString("memory", settings.UseMemoryTable ? "table" : "slots");
         json.WriteBoolean("inflight", settings.TrackInflight);

@@ -59,6 +59,9 @@ internal sealed record LoadSettings
 
     public bool UsePacked { get; init; }
 
+    /// <summary>Whether requests are returned in order.</summary>
+    public bool UseInOrder { get; init; }
+
     public bool UseEventIndex { get; init; } = true;
 
     /// <summary>Pass memory by SET_MEM_TABLE although the back-end has memory slots.</summary>

@@ -175,6 +175,7 @@ internal sealed class LoadTarget : IAsyncDisposable
         {
             UseIndirect = settings.UseIndirect,
             UsePacked = settings.UsePacked,
+            UseInOrder = settings.UseInOrder,
             Features = settings.UseEventIndex ? defaults.Features : defaults.Features & ~VirtioFeatures.EventIndex,
             ProtocolFeatures = settings.UseMemoryTable
                 ? defaults.ProtocolFeatures & ~ProtocolFeatures.ConfigureMemSlots : defaults.ProtocolFeatures,
@@ -213,6 +214,11 @@ internal sealed class LoadTarget : IAsyncDisposable
         if (settings.UsePacked && (frontend.Features & VirtioFeatures.RingPacked) == 0)
         {
             throw new IOException("--packed: the back-end does not offer packed virtqueues");
+        }
+
+        if (settings.UseInOrder && (frontend.Features & VirtioFeatures.InOrder) == 0)
+        {
+            throw new IOException("--in-order: the back-end does not offer it; start it with --in-order, too");
         }
 
         if (settings.UseIndirect && (frontend.Features & VirtioFeatures.IndirectDescriptors) == 0)

@@ -31,11 +31,24 @@ internal static class NetCommand
         using EndSignals signals = new();
         using NetBackend backend = settings.OpenBackend();
         NetDevice device = settings.CreateDevice(backend);
+        backend.ConnectionChanged += () => LogConnection(backend, log);
         using ServedSocket socket = settings.Serving.OpenSocket();
         log.LogInformation("serving {Network} on {Socket}", backend.Description, socket.Name);
         bool wasClean = DeviceServer.Serve(device, socket, settings.Serving.ToBackendOptions(log), signals.Requested);
         LogCounters(device, log);
         return wasClean ? 0 : 1;
+    }
+
+    private static void LogConnection(NetBackend backend, StandardErrorLog log)
+    {
+        if (backend.IsConnected)
+        {
+            log.LogInformation("{Network}: the peer is there", backend.Description);
+        }
+        else
+        {
+            log.LogWarning("{Network}: the peer went away; packets are dropped until it is back", backend.Description);
+        }
     }
 
     private static void LogCounters(NetDevice device, StandardErrorLog log)

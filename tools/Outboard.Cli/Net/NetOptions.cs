@@ -25,7 +25,11 @@ internal sealed class NetOptions
 
     private readonly ValueOption<string> _stream = ValueOption.Text(
         "--stream", "PATH", "Connect to a UNIX socket where packets come and go behind their lengths, as QEMU's "
-        + "'-netdev stream,server=on' does.");
+        + "'-netdev stream,server=on' does; again whenever the peer has gone away.");
+
+    private readonly ValueOption<string> _streamListen = ValueOption.Text(
+        "--stream-listen", "PATH", "Listen on a UNIX socket at PATH for such a peer, one at a time, as QEMU's "
+        + "'-netdev stream,server=off' is.");
 
     private readonly ValueOption<(string Local, string Remote)?> _datagram = new(
         "--dgram", "LOCAL,REMOTE",
@@ -58,7 +62,7 @@ internal sealed class NetOptions
         Option[] all =
         [
             .. _serving.Sockets,
-            _tap, _stream, _datagram, _null, _loopback, _mac, _mtu,
+            _tap, _stream, _streamListen, _datagram, _null, _loopback, _mac, _mtu,
             _pairs, _queueSize, _control, .. _serving.Threads,
             .. _serving.Last,
         ];
@@ -73,6 +77,7 @@ internal sealed class NetOptions
         Serving = _serving.Read(result),
         TapName = _tap.Read(result),
         StreamPath = _stream.Read(result),
+        StreamListenPath = _streamListen.Read(result),
         DatagramPaths = _datagram.Read(result),
         IsNull = _null.Read(result),
         IsLoopback = _loopback.Read(result),

@@ -11,13 +11,17 @@ namespace Outboard.Cli.Net;
 /// <summary>The settings of the network back-end. Null means that nothing was said.</summary>
 internal sealed record NetSettings
 {
-    private const string Remedy = "give one of --tap=NAME, --stream=PATH and --dgram=LOCAL,REMOTE";
+    private const string Remedy =
+        "give one of --tap=NAME, --stream=PATH, --stream-listen=PATH and --dgram=LOCAL,REMOTE";
 
     public required ServingSettings Serving { get; init; }
 
     public string? TapName { get; init; }
 
     public string? StreamPath { get; init; }
+
+    /// <summary>Where to listen for the peer of a stream.</summary>
+    public string? StreamListenPath { get; init; }
 
     public (string Local, string Remote)? DatagramPaths { get; init; }
 
@@ -43,6 +47,7 @@ internal sealed record NetSettings
         [
             .. TapName is null ? (string[])[] : [$"--tap={TapName}"],
             .. StreamPath is null ? (string[])[] : [$"--stream={StreamPath}"],
+            .. StreamListenPath is null ? (string[])[] : [$"--stream-listen={StreamListenPath}"],
             .. DatagramPaths is { } paths ? (string[])[$"--dgram={paths.Local},{paths.Remote}"] : [],
             .. IsNull ? (string[])["--null"] : [],
             .. IsLoopback ? (string[])["--loopback"] : [],
@@ -57,7 +62,7 @@ internal sealed record NetSettings
             throw new CommandLineException($"{string.Join(" and ", sides)} exclude each other: {Remedy}");
         }
 
-        if (PairCount > 1 && (StreamPath ?? DatagramPaths?.Local) is not null)
+        if (PairCount > 1 && (StreamPath ?? StreamListenPath ?? DatagramPaths?.Local) is not null)
         {
             throw new CommandLineException(
                 $"--queue-pairs={PairCount}: {sides[0]} has one pair; leave it out, or give --tap");
@@ -77,6 +82,11 @@ internal sealed record NetSettings
         {
             return Named(
                 $"--stream={StreamPath}", () => StreamBackend.ConnectAsync(StreamPath).GetAwaiter().GetResult());
+        }
+
+        if (StreamListenPath is not null)
+        {
+            return Named($"--stream-listen={StreamListenPath}", () => StreamBackend.Listen(StreamListenPath));
         }
 
         return DatagramPaths is { } paths

@@ -37,6 +37,7 @@ internal static class DeviceServer
             Worker = options.Worker,
             WorkerCount = options.WorkerCount,
             WithheldFeatures = options.WithheldFeatures,
+            AdditionalFeatures = options.AdditionalFeatures,
         };
         await using VirtioPciFunction function = new(device, pci);
         VfioUserServerOptions server = new() { Logger = options.Logger };

@@ -40,6 +40,11 @@ internal sealed class ServingOptions
         "Offer kicks and calls as messages, for front-ends that simulate time (User Mode Linux). QEMU accepts them and "
         + "then never kicks: not for QEMU.");
 
+    private readonly SwitchOption _inOrder = new(
+        "--in-order",
+        "Offer VIRTIO_F_IN_ORDER: requests are returned in the order they came. Cheap for a network card; on a disk "
+        + "one slow request holds back all behind it, so only on request.");
+
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
@@ -49,7 +54,7 @@ internal sealed class ServingOptions
     public IEnumerable<Option> Threads => [_threads, _polling];
 
     /// <summary>The last options of a command.</summary>
-    public IEnumerable<Option> Last => [_inband, .. _log.All];
+    public IEnumerable<Option> Last => [_inOrder, _inband, .. _log.All];
 
     /// <exception cref="CommandLineException">A value is wrong, or two exclude each other.</exception>
     public ServingSettings Read(ParseResult result) => new()
@@ -60,6 +65,7 @@ internal sealed class ServingOptions
         VfioUserPath = _vfioUserPath.Read(result),
         ThreadCount = _threads.Read(result) ?? 0,
         MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+        IsInOrder = _inOrder.Read(result),
         OffersInbandNotifications = _inband.Read(result),
         LogLevel = _log.Read(result),
     };

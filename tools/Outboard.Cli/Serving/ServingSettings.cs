@@ -3,6 +3,7 @@ using Microsoft.Extensions.Logging;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
+using Outboard.Virtio.Spec;
 
 namespace Outboard.Cli.Serving;
 
@@ -22,6 +23,9 @@ internal sealed record ServingSettings
     public int ThreadCount { get; init; }
 
     public TimeSpan? MaxPolling { get; init; }
+
+    /// <summary>Whether requests are returned in the order they came, for drivers that want that.</summary>
+    public bool IsInOrder { get; init; }
 
     public bool OffersInbandNotifications { get; init; }
 
@@ -43,6 +47,7 @@ internal sealed record ServingSettings
             Logger = log,
             WorkerCount = ThreadCount,
             Worker = MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
+            AdditionalFeatures = IsInOrder ? VirtioFeatures.InOrder : 0,
             AdditionalProtocolFeatures = OffersInbandNotifications
                 ? ProtocolFeatures.InbandNotifications
                 : ProtocolFeatures.None,

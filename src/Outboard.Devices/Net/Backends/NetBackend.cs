@@ -23,6 +23,12 @@ public abstract class NetBackend : IDisposable
     /// <summary>The offload features that it can give a driver; see <see cref="NetOffload.All"/>.</summary>
     public virtual ulong Features => 0;
 
+    /// <summary>Whether the other side is there; packets are dropped while it is not.</summary>
+    public virtual bool IsConnected => true;
+
+    /// <summary>Raised, on any thread, after <see cref="IsConnected"/> has changed.</summary>
+    public event Action? ConnectionChanged;
+
     /// <summary>Where a pair's packets come from.</summary>
     public abstract PacketReceiver Receiver(int pair);
 
@@ -41,6 +47,9 @@ public abstract class NetBackend : IDisposable
 
     /// <summary>Closes everything. No queue runs.</summary>
     public abstract void Dispose();
+
+    /// <summary>Raises <see cref="ConnectionChanged"/>.</summary>
+    protected void TellConnectionChanged() => ConnectionChanged?.Invoke();
 }
 
 /// <summary>How an attempt to receive or to send ended.</summary>
@@ -59,8 +68,19 @@ public enum PacketOutcome
 /// <summary>The receiving half of a pair.</summary>
 public abstract class PacketReceiver : IDisposable
 {
-    /// <summary>Becomes readable when packets come; null when none ever do.</summary>
+    /// <summary>Becomes readable when packets come; null when none do.</summary>
     public abstract FileDescriptor? Waitable { get; }
+
+    /// <summary>
+    /// Called, from any thread, when there is another <see cref="Waitable"/> to be had by <see cref="Renew"/>. The
+    /// queue that uses this sets it while it runs.
+    /// </summary>
+    public Action? Renewed { get; set; }
+
+    /// <summary>Goes over to what replaces <see cref="Waitable"/>, if something does. On the queue's thread.</summary>
+    public virtual void Renew()
+    {
+    }
 
     /// <summary>Takes the next packet.</summary>
     /// <param name="header">What is still to be done with it.</param>
@@ -76,6 +96,17 @@ public abstract class PacketSender : IDisposable
 {
     /// <summary>Becomes writable when there is room again; null when there always is.</summary>
     public abstract FileDescriptor? Waitable { get; }
+
+    /// <summary>
+    /// Called, from any thread, when there is another <see cref="Waitable"/> to be had by <see cref="Renew"/>. The
+    /// queue that uses this sets it while it runs.
+    /// </summary>
+    public Action? Renewed { get; set; }
+
+    /// <summary>Goes over to what replaces <see cref="Waitable"/>, if something does. On the queue's thread.</summary>
+    public virtual void Renew()
+    {
+    }
 
     /// <summary>Sends a packet. Its memory is not used after the call.</summary>
     /// <param name="header">What is still to be done with it; checked.</param>

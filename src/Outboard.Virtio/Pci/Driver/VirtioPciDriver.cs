@@ -256,7 +256,7 @@ public sealed class VirtioPciDriver : IDisposable
 
         OfferedFeatures = offered;
         Features = offered & (wanted | VirtioFeatures.Version1)
-            & ~(VirtioFeatures.NotificationData | VirtioFeatures.InOrder);
+            & ~VirtioFeatures.NotificationData;
         for (uint half = 0; half < 2; half++)
         {
             await WriteAsync(VirtioPciRegister.DriverFeatureSelect, half, 4, cancellation).ConfigureAwait(false);

@@ -2,7 +2,11 @@
 //
 //   TryAdd -> ... -> Publish -> a kick, if ShouldKick     TryCollect, until it gives nothing -> ArmCalls -> wait
 //
-// Not here: VIRTIO_F_IN_ORDER, VIRTIO_F_NOTIFICATION_DATA.
+// With IN_ORDER descriptors (and buffer ids) are used one after another round the ring, and are free again by counting:
+// one used entry may stand for a batch, whose last chain it names. A chain that it skips was written completely.
+//
+// Not here: VIRTIO_F_NOTIFICATION_DATA.
+using System.Runtime.CompilerServices;
 using Outboard.Virtio.Spec;
 
 namespace Outboard.Virtio.Queue.Driver;
@@ -10,12 +14,15 @@ namespace Outboard.Virtio.Queue.Driver;
 /// <summary>The driver's side of a virtqueue. Used by one thread.</summary>
 public abstract class DriverQueue
 {
-    private protected DriverQueue(int index, int size, DriverMemory memory, int indirectEntries)
+    private readonly uint[]? _writableBytes;
+
+    private protected DriverQueue(int index, int size, DriverMemory memory, ulong features, int indirectEntries)
     {
         Index = index;
         Size = size;
         FreeDescriptors = size;
         IndirectEntries = indirectEntries;
+        _writableBytes = (features & VirtioFeatures.InOrder) != 0 ? new uint[size] : null;
         Indirect = new DriverBuffer[indirectEntries > 0 ? size : 0];
         for (int i = 0; i < Indirect.Length; i++)
         {
@@ -52,6 +59,9 @@ public abstract class DriverQueue
     /// <summary>An indirect table for each chain; empty when none are used.</summary>
     private protected DriverBuffer[] Indirect { get; }
 
+    /// <summary>Whether the device returns chains in the order in which they were made available.</summary>
+    private protected bool IsInOrder => _writableBytes is not null;
+
     /// <summary>Entries of each indirect table.</summary>
     private protected int IndirectEntries { get; }
 
@@ -59,7 +69,7 @@ public abstract class DriverQueue
     /// <param name="index">The queue's index in the device.</param>
     /// <param name="size">Descriptors, up to 32768; a power of two for a split ring.</param>
     /// <param name="memory">Where the ring (and indirect tables) are allocated.</param>
-    /// <param name="features">Negotiated features; RING_PACKED and EVENT_IDX are honoured.</param>
+    /// <param name="features">Negotiated features; RING_PACKED, EVENT_IDX and IN_ORDER are honoured.</param>
     /// <param name="indirectEntries">
     /// Entries of the indirect table that each chain may use, 0 for none; a longer chain uses descriptors of the queue.
     /// </param>
@@ -102,4 +112,20 @@ public abstract class DriverQueue
     /// </summary>
     /// <returns>Where the next device begins, see <see cref="VringSetup.Base"/>.</returns>
     public abstract uint ResubmitInFlight();
+
+    /// <summary>With IN_ORDER: notes what the device is taken to have written into a chain that it skips.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private protected void NoteWritable(int chain, ReadOnlySpan<DriverBuffer> writable)
+    {
+        uint bytes = 0;
+        foreach (ref readonly DriverBuffer buffer in writable)
+        {
+            bytes += buffer.Length;
+        }
+
+        _writableBytes![chain] = bytes;
+    }
+
+    /// <summary>Bytes of a chain's writable buffers.</summary>
+    private protected uint WritableBytes(int chain) => _writableBytes![chain];
 }

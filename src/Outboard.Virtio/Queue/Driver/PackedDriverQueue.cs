@@ -11,8 +11,10 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Queue.Driver;
 
 /// <summary>The driver's side of a packed virtqueue. Used by one thread.</summary>
-public sealed class PackedDriverQueue : DriverQueue
+public sealed partial class PackedDriverQueue : DriverQueue
 {
+    private const int NoBatch = -1;
+
     private readonly MemoryWindow _ring;
     private readonly MemoryWindow _driverEvent;
     private readonly MemoryWindow _deviceEvent;
@@ -31,9 +33,14 @@ public sealed class PackedDriverQueue : DriverQueue
     private int _unpublished;
     private int _sinceKick;
 
+    private ushort _nextId;
+    private ushort _oldestId;
+    private int _batchLast = NoBatch;
+    private uint _batchWritten;
+
     /// <summary>Lays a queue out in driver memory; see <see cref="DriverQueue.Create"/>.</summary>
     public PackedDriverQueue(int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0)
-        : base(index, size, memory, indirectEntries)
+        : base(index, size, memory, features, indirectEntries)
     {
         ArgumentNullException.ThrowIfNull(memory);
         ArgumentOutOfRangeException.ThrowIfLessThan(size, 1);
@@ -69,7 +76,8 @@ public sealed class PackedDriverQueue : DriverQueue
             return false;
         }
 
-        ushort id = _freeIds[--_freeIdCount];
+        ushort id = IsInOrder ? _nextId : _freeIds[_freeIdCount - 1];
+        _freeIdCount--;
         PackedPosition start = _available;
         if (isIndirect)
         {
@@ -88,6 +96,12 @@ public sealed class PackedDriverQueue : DriverQueue
         }
 
         _held[id] = new Held(token, (ushort)descriptors, true, start);
+        if (IsInOrder)
+        {
+            NoteWritable(id, writable);
+            _nextId = After(_nextId);
+        }
+
         _unpublished += descriptors;
         FreeDescriptors -= descriptors;
         InFlight++;
@@ -128,6 +142,11 @@ public sealed class PackedDriverQueue : DriverQueue
     {
         token = 0;
         written = 0;
+        if (IsInOrder)
+        {
+            return TryCollectOldest(out token, out written);
+        }
+
         if (!HasUsed)
         {
             return false;
@@ -165,7 +184,7 @@ public sealed class PackedDriverQueue : DriverQueue
         }
 
         Interlocked.MemoryBarrier();
-        return HasUsed;
+        return _batchLast != NoBatch || HasUsed;
     }
 
     /// <inheritdoc/>
@@ -178,7 +197,7 @@ public sealed class PackedDriverQueue : DriverQueue
     /// </remarks>
     public override uint ResubmitInFlight()
     {
-        if (HasUsed || _hasBatch)
+        if (HasUsed || _hasBatch || _batchLast != NoBatch)
         {
             throw new InvalidOperationException($"queue {Index}: used chains have not been collected");
         }

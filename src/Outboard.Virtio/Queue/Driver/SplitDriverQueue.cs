@@ -10,9 +10,10 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Queue.Driver;
 
 /// <summary>The driver's side of a split virtqueue. Used by one thread.</summary>
-public sealed class SplitDriverQueue : DriverQueue
+public sealed partial class SplitDriverQueue : DriverQueue
 {
     private const ushort None = 0xFFFF;
+    private const int NoBatch = -1;
 
     private readonly MemoryWindow _table;
     private readonly MemoryWindow _available;
@@ -30,14 +31,18 @@ public sealed class SplitDriverQueue : DriverQueue
     private ushort _seenUsed;
     private ulong _added;
 
+    private ushort _oldest;
+    private int _batchLast = NoBatch;
+    private uint _batchWritten;
+
     /// <summary>Lays a queue out in driver memory.</summary>
     /// <param name="index">The queue's index in the device.</param>
     /// <param name="size">Descriptors: a power of two up to 32768.</param>
     /// <param name="memory">Where rings (and indirect tables) are allocated.</param>
-    /// <param name="features">Negotiated features; EVENT_IDX is honoured.</param>
+    /// <param name="features">Negotiated features; EVENT_IDX and IN_ORDER are honoured.</param>
     /// <param name="indirectEntries">Entries of the indirect table that each chain may use; 0 uses none.</param>
     public SplitDriverQueue(int index, int size, DriverMemory memory, ulong features, int indirectEntries = 0)
-        : base(index, size, memory, indirectEntries)
+        : base(index, size, memory, features, indirectEntries)
     {
         ArgumentNullException.ThrowIfNull(memory);
         if (size is < 1 or > SplitRing.MaxSize || (size & (size - 1)) != 0)
@@ -59,6 +64,12 @@ public sealed class SplitDriverQueue : DriverQueue
         for (int i = 0; i < size; i++)
         {
             _next[i] = i + 1 == size ? None : (ushort)(i + 1);
+        }
+
+        if (IsInOrder)
+        {
+            // A circle that is never cut: what is free are the FreeDescriptors from _freeHead on.
+            _next[size - 1] = 0;
         }
     }
 
@@ -98,6 +109,11 @@ public sealed class SplitDriverQueue : DriverQueue
         }
 
         _held[head] = new Held(token, (ushort)(isIndirect ? 1 : count), true, _added++);
+        if (IsInOrder)
+        {
+            NoteWritable(head, writable);
+        }
+
         _available.Write(SplitRing.EntriesOffset + (2 * (_nextAvailable & _mask)), head);
         _nextAvailable++;
         InFlight++;
@@ -140,6 +156,12 @@ public sealed class SplitDriverQueue : DriverQueue
             {
                 return false;
             }
+        }
+
+        if (IsInOrder)
+        {
+            CollectOldest(out token, out written);
+            return true;
         }
 
         SplitUsedElement element = _used.Read<SplitUsedElement>(SplitRing.EntriesOffset + (8 * (_nextUsed & _mask)));

@@ -109,6 +109,123 @@ public sealed class PeerTests : IDisposable
     }
 
     [Fact]
+    public async Task A_stream_is_connected_again_when_its_peer_comes_back()
+    {
+        (StreamBackend backend, Socket peer) = await ConnectStreamAsync();
+        await using NetRig rig = await NetRig.StartAsync(backend);
+        Assert.True(IsLinkUp(rig));
+        for (int life = 0; life < 3; life++)
+        {
+            byte[] frame = NetRig.Frame(100 + life);
+            await ExchangeAsync(rig, peer, frame);
+
+            // Half a packet is on its way when the peer goes: nobody ever gets it.
+            await peer.SendAsync(Framed(frame).AsMemory(0, 50), Token);
+            peer.Dispose();
+            await Eventually.TrueAsync(() => !backend.IsConnected && !IsLinkUp(rig), "the link is down");
+            int refused = (int)rig.Sent.Refused;
+            rig.SendAndCollect(rig.Packet(frame));
+            Assert.Equal(refused + 1, rig.Sent.Refused);
+            File.Delete(_folder["stream"]);
+            peer = await AcceptAsync();
+            await Eventually.TrueAsync(() => backend.IsConnected && IsLinkUp(rig), "the link is up");
+        }
+
+        await ExchangeAsync(rig, peer, NetRig.Frame(333));
+        peer.Dispose();
+    }
+
+    [Fact]
+    public async Task A_stream_that_listens_serves_one_peer_after_another()
+    {
+        using StreamBackend backend = StreamBackend.Listen(_folder["stream"]);
+        await using NetRig rig = await NetRig.StartAsync(backend);
+        Assert.False(IsLinkUp(rig));
+        rig.SendAndCollect(rig.Packet(NetRig.Frame(60)));
+        Assert.Equal(1, rig.Sent.Refused);
+        using Socket first = Dial();
+        await Eventually.TrueAsync(() => IsLinkUp(rig), "the link is up");
+        await ExchangeAsync(rig, first, NetRig.Frame(500));
+
+        // The second one waits until the first has gone.
+        using Socket second = Dial();
+        await second.SendAsync(Framed(NetRig.Frame(70, seed: 3)), Token);
+        await ExchangeAsync(rig, first, NetRig.Frame(501));
+        DriverBuffer target = rig.Offer(200)[0];
+        rig.Receive.ExpectNothing();
+        first.Dispose();
+        Assert.Equal(82u, rig.Receive.Collect().Written);
+        Assert.Equal(NetRig.Frame(70, seed: 3), target.Span[NetHeader.Bytes..82].ToArray());
+        await ExchangeAsync(rig, second, NetRig.Frame(502));
+    }
+
+    [Fact]
+    public async Task A_peer_that_lost_its_place_is_cut_off_and_may_come_again()
+    {
+        using StreamBackend backend = StreamBackend.Listen(_folder["stream"]);
+        await using NetRig rig = await NetRig.StartAsync(backend);
+        for (int i = 0; i < 3; i++)
+        {
+            using Socket peer = Dial();
+            rig.Offer(200);
+            await peer.SendAsync((byte[])[.. Framed(NetRig.Frame(20)), 0x7F, 0, 0, 0, .. NetRig.Frame(16)], Token);
+            Assert.Equal(32u, rig.Receive.Collect().Written);
+            rig.Offer(200);
+            Assert.Equal(0, await peer.ReceiveAsync(new byte[1], Token));
+        }
+    }
+
+    [Fact]
+    public async Task A_full_send_queue_goes_on_with_the_next_peer()
+    {
+        using StreamBackend backend = StreamBackend.Listen(_folder["stream"]);
+        await using NetRig rig = await NetRig.StartAsync(backend);
+        Socket deaf = Dial();
+        await Eventually.TrueAsync(() => backend.IsConnected, "the peer is there");
+        DriverBuffer packet = rig.Packet(NetRig.Frame(60000));
+        for (uint i = 0; i < 30; i++)
+        {
+            Assert.True(rig.Send.Ring.TryAdd([packet], [], i));
+        }
+
+        rig.Send.Submit();
+        Assert.Equal(0u, rig.Send.Collect().Token);
+        deaf.Dispose();
+        for (uint i = 1; i < 30; i++)
+        {
+            Assert.Equal(i, rig.Send.Collect().Token);
+        }
+
+        await Eventually.TrueAsync(() => !backend.IsConnected, "the peer is gone");
+        using Socket next = Dial();
+        await Eventually.TrueAsync(() => backend.IsConnected, "the peer is there");
+        await ExchangeAsync(rig, next, NetRig.Frame(90));
+    }
+
+    [Fact]
+    public async Task A_peer_may_come_and_go_while_no_queue_runs()
+    {
+        using (StreamBackend backend = StreamBackend.Listen(_folder["stream"]))
+        {
+            for (int i = 0; i < 5; i++)
+            {
+                using Socket peer = Dial();
+                await Eventually.TrueAsync(() => backend.IsConnected, "the peer is there");
+                peer.Dispose();
+                await Eventually.TrueAsync(() => !backend.IsConnected, "the peer is gone");
+            }
+
+            using Socket last = Dial();
+            await Eventually.TrueAsync(() => backend.IsConnected, "the peer is there");
+            await using NetRig rig = await NetRig.StartAsync(backend);
+            Assert.True(IsLinkUp(rig));
+            await ExchangeAsync(rig, last, NetRig.Frame(200));
+        }
+
+        Assert.False(File.Exists(_folder["stream"]));
+    }
+
+    [Fact]
     public async Task Datagrams_find_a_peer_that_comes_later_and_one_that_comes_back()
     {
         using DatagramBackend backend = DatagramBackend.Open(_folder["ours"], _folder["theirs"]);
@@ -157,6 +274,34 @@ public sealed class PeerTests : IDisposable
         }
 
         return bytes;
+    }
+
+    private static bool IsLinkUp(NetRig rig) => (rig.Device.Config.Get(NetConfig.Status) & NetConfig.LinkUp) != 0;
+
+    /// <summary>One packet each way, unharmed.</summary>
+    private static async Task ExchangeAsync(NetRig rig, Socket peer, byte[] frame)
+    {
+        rig.SendAndCollect(rig.Packet(frame));
+        Assert.Equal(Framed(frame), await ReadAsync(peer, 4 + frame.Length));
+        DriverBuffer target = rig.Offer(2000)[0];
+        await peer.SendAsync(Framed(frame), Token);
+        Assert.Equal((uint)(NetHeader.Bytes + frame.Length), rig.Receive.Collect().Written);
+        Assert.Equal(frame, target.Span.Slice(NetHeader.Bytes, frame.Length).ToArray());
+    }
+
+    private Socket Dial()
+    {
+        Socket peer = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        peer.Connect(new UnixDomainSocketEndPoint(_folder["stream"]));
+        return peer;
+    }
+
+    private async Task<Socket> AcceptAsync()
+    {
+        using Socket listener = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint(_folder["stream"]));
+        listener.Listen();
+        return await listener.AcceptAsync(Token).AsTask().WaitAsync(Eventually.Limit, Token);
     }
 
     private async Task<(StreamBackend Backend, Socket Peer)> ConnectStreamAsync()

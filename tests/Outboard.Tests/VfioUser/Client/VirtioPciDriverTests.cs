@@ -27,7 +27,8 @@ public sealed class VirtioPciDriverTests : IAsyncLifetime
     public async ValueTask InitializeAsync()
     {
         BlockDevice device = new(_disk, new BlockDeviceOptions { QueueCount = 4 });
-        _function = new VirtioPciFunction(device);
+        _function = new VirtioPciFunction(
+            device, new VirtioPciOptions { AdditionalFeatures = VirtioFeatures.InOrder });
         _served = new ServedFunction(_function);
         _client = await VfioUserClient.ConnectAsync(
             _served.Path, new VfioUserClientOptions { ReconnectLimit = TimeSpan.FromSeconds(20) });
@@ -45,12 +46,14 @@ public sealed class VirtioPciDriverTests : IAsyncLifetime
     [InlineData(ulong.MaxValue, 1)]
     [InlineData(ulong.MaxValue, 4)]
     [InlineData(~VirtioFeatures.RingPacked, 4)]
+    [InlineData(~VirtioFeatures.InOrder, 4)]
     [InlineData(0UL, 1)]
     public async Task Written_sectors_are_read_back(ulong wanted, int queues)
     {
         using VirtioPciDriver driver = await VirtioPciDriver.StartAsync(_client, wanted, Cancellation);
         Assert.Equal(VirtioDeviceId.Block, driver.DeviceId);
         Assert.Equal(4, driver.QueueCount);
+        Assert.Equal(wanted & VirtioFeatures.InOrder, driver.Features & VirtioFeatures.InOrder);
         byte[] capacity = new byte[8];
         await driver.ReadConfigAsync(0, capacity, Cancellation);
         Assert.Equal(DiskBytes / 512, BitConverter.ToInt64(capacity));

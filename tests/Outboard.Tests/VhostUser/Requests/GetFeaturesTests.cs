@@ -33,6 +33,17 @@ public sealed class GetFeaturesTests : RequestTest
     }
 
     [Fact]
+    public async Task In_order_is_offered_on_request_and_nothing_else_is()
+    {
+        using WirePeer plain = await Rig.ConnectAsync();
+        ulong usual = await plain.AskValueAsync(Request);
+        Assert.Equal(0UL, usual & VirtioFeatures.InOrder);
+        await using BackendRig rig = new(options => options with { AdditionalFeatures = ulong.MaxValue });
+        using WirePeer peer = await rig.ConnectAsync();
+        Assert.Equal(usual | VirtioFeatures.InOrder, await peer.AskValueAsync(Request));
+    }
+
+    [Fact]
     public async Task Hundred_requests_in_one_write_have_hundred_replies()
     {
         using WirePeer peer = await Rig.ConnectAsync();

@@ -21,9 +21,11 @@ internal readonly record struct RingStep(StepKind Kind, int Argument = 0);
 /// <param name="Size">Descriptors.</param>
 /// <param name="IsIndirect">Chains of several buffers in indirect tables.</param>
 /// <param name="FirstIndex">Where a split ring begins.</param>
-internal sealed record RingShape(bool IsPacked, int Size, bool IsIndirect, ushort FirstIndex)
+/// <param name="IsInOrder">Whether chains are returned as they came.</param>
+internal sealed record RingShape(bool IsPacked, int Size, bool IsIndirect, ushort FirstIndex, bool IsInOrder = false)
 {
     internal ulong Features => VirtioFeatures.Version1 | VirtioFeatures.EventIndex
+        | (IsInOrder ? VirtioFeatures.InOrder : 0)
         | (IsPacked ? VirtioFeatures.RingPacked : 0) | (IsIndirect ? VirtioFeatures.IndirectDescriptors : 0);
 }
 

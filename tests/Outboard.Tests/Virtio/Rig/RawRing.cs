@@ -16,6 +16,7 @@ internal sealed class RawRing : IDisposable
     internal const ulong FeatureEventIndex = 1UL << 29;
     internal const ulong FeatureVersion1 = 1UL << 32;
     internal const ulong FeaturePacked = 1UL << 34;
+    internal const ulong FeatureInOrder = 1UL << 35;
 
     private readonly DriverBuffer _table;
     private readonly DriverBuffer _available;

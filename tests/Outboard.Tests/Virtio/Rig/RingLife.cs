@@ -1,5 +1,6 @@
 // The random life of one ring: each step is a thing that the driver or the device may do now. Buffers lie in memory
-// that is cut into regions at random places, so that many chains cross them.
+// that is cut into regions at random places, so that many chains cross them. Chains are completed at random; a ring
+// with IN_ORDER returns them as they came.
 using Outboard.Linux;
 using Outboard.Memory;
 using Outboard.Virtio.Queue;
@@ -23,6 +24,9 @@ internal sealed class RingLife : IDisposable
     private readonly List<(uint Token, PendingRequest Pending)> _taken = [];
     private readonly Queue<uint> _toTake = [];
     private readonly Queue<uint> _completed = [];
+    private readonly Queue<uint> _inOrder = [];
+    private readonly HashSet<uint> _waiting = [];
+    private readonly bool _isInOrder;
     private readonly Stack<int> _free = [];
     private int _added;
     private int _published;
@@ -32,6 +36,7 @@ internal sealed class RingLife : IDisposable
     internal RingLife(int size, ulong features, int seed)
     {
         _random = new Random(seed);
+        _isInOrder = (features & RawRing.FeatureInOrder) != 0;
         int live = Math.Min(size, 64);
         _memory = new DriverMemory((ulong)(8 << 20));
         bool isIndirect = (features & RawRing.FeatureIndirect) != 0;
@@ -173,6 +178,7 @@ internal sealed class RingLife : IDisposable
         Assert.Equal(request.Content, content);
         Assert.Equal(request.Writable.Sum(b => b.Buffer.Length), chain.Writable.Length);
         _taken.Add((token, chain.Detach()));
+        _inOrder.Enqueue(token);
     }
 
     private void Complete()
@@ -185,12 +191,29 @@ internal sealed class RingLife : IDisposable
         int index = _random.Next(_taken.Count);
         (uint token, PendingRequest pending) = _taken[index];
         _taken.RemoveAt(index);
-        byte[] answer = new byte[pending.Writable.Length];
+        byte[] answer = new byte[_random.Next(4) == 0 ? pending.Writable.Length / 2 : pending.Writable.Length];
         _random.NextBytes(answer);
         Assert.Equal(answer.Length, pending.Writable.CopyFrom(0, answer));
         _requests[token] = _requests[token] with { Answer = answer };
-        _completed.Enqueue(token);
+        Return(token);
         pending.Complete((uint)answer.Length);
+        Assert.Equal(_waiting.Count, _device.WaitingForTurn);
+    }
+
+    /// <summary>What the ring makes of a completion: the chain is returned, or waits for older ones.</summary>
+    private void Return(uint token)
+    {
+        if (!_isInOrder)
+        {
+            _completed.Enqueue(token);
+            return;
+        }
+
+        _waiting.Add(token);
+        while (_inOrder.TryPeek(out uint oldest) && _waiting.Remove(oldest))
+        {
+            _completed.Enqueue(_inOrder.Dequeue());
+        }
     }
 
     private void Collect()
@@ -205,8 +228,8 @@ internal sealed class RingLife : IDisposable
         Assert.Equal(_completed.Dequeue(), token);
         _requests.Remove(token, out Request? request);
         byte[] answer = [.. request!.Writable.SelectMany(b => b.Buffer.Span.ToArray())];
-        Assert.Equal(request.Answer, answer);
-        Assert.Equal((uint)answer.Length, written);
+        Assert.Equal(request.Answer, answer[..request.Answer.Length]);
+        Assert.Equal((uint)request.Answer.Length, written);
         Free(request);
     }
 
