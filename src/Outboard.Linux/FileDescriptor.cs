@@ -90,6 +90,17 @@ public sealed class FileDescriptor : SafeHandle
     /// <summary>The size in bytes of the file behind this descriptor; 0 for what has no size.</summary>
     public ulong FileSizeBytes => Libc.Stat(this).SizeBytes;
 
+    /// <summary>Which file stands behind this descriptor: the same for all descriptors of one file, while it lives.
+    /// </summary>
+    public FileIdentity Identity
+    {
+        get
+        {
+            Libc.StatResult stat = Libc.Stat(this);
+            return new FileIdentity(stat.Device, stat.Inode);
+        }
+    }
+
     /// <summary>Gives the number away: this object no longer owns it and will not close it.</summary>
     public int Release()
     {
@@ -102,6 +113,9 @@ public sealed class FileDescriptor : SafeHandle
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => Libc.close((int)handle) == 0;
 }
+
+/// <summary>A file, whatever it is called and wherever it is open.</summary>
+public readonly record struct FileIdentity(ulong Device, ulong Inode);
 
 /// <summary>What stands behind a file descriptor, as <c>fstat</c> tells.</summary>
 public enum FileKind

@@ -4,6 +4,11 @@ using Outboard.Linux.Memory;
 
 namespace Outboard.Memory;
 
+/// <summary>What a region was mapped from.</summary>
+/// <param name="Memory">The object.</param>
+/// <param name="Offset">Where the region begins in it.</param>
+public sealed record RegionSource(SharedMemory Memory, ulong Offset);
+
 /// <summary>A mapped region of guest memory. Disposing unmaps it: only when no queue can see it any more.</summary>
 public sealed class MemoryRegion : IDisposable
 {
@@ -35,6 +40,12 @@ public sealed class MemoryRegion : IDisposable
     /// <summary>Address of the first byte in the front-end's process.</summary>
     public ulong UserAddress { get; }
 
+    /// <summary>
+    /// What it was mapped from, for whoever hands it on to another process; null when that was not kept. The region
+    /// disposes it.
+    /// </summary>
+    public RegionSource? Source { get; init; }
+
     /// <summary>Bytes.</summary>
     public ulong SizeBytes => _mapping.Length;
 
@@ -52,7 +63,11 @@ public sealed class MemoryRegion : IDisposable
     public void Watch(UserFaults faults) => _mapping.Watch(faults);
 
     /// <summary>Unmaps the region.</summary>
-    public void Dispose() => _mapping.Dispose();
+    public void Dispose()
+    {
+        _mapping.Dispose();
+        Source?.Memory.Dispose();
+    }
 }
 
 /// <summary>A memory layout that cannot be: overlapping regions, wrap-around, too many.</summary>

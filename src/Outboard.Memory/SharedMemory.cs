@@ -11,6 +11,9 @@ public abstract class SharedMemory : IDisposable
     /// <summary>Size of the object in bytes; 0 when it cannot be told.</summary>
     public abstract ulong SizeBytes { get; }
 
+    /// <summary>Which object it is, however often it was passed: pieces of the same one can be joined.</summary>
+    public abstract FileIdentity Identity { get; }
+
     /// <summary>Maps a part of the object.</summary>
     /// <param name="offset">First byte; any alignment.</param>
     /// <param name="length">Bytes, not 0.</param>
@@ -39,6 +42,9 @@ public sealed class FileSharedMemory : SharedMemory
 
     /// <inheritdoc/>
     public override ulong SizeBytes => _descriptor.FileSizeBytes;
+
+    /// <inheritdoc/>
+    public override FileIdentity Identity => _descriptor.Identity;
 
     /// <inheritdoc/>
     public override MemoryMapping Map(ulong offset, ulong length, bool writable = true) =>

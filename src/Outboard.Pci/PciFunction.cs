@@ -73,6 +73,11 @@ public abstract class PciFunction
     /// <summary>How the function's state moves; null when it does not.</summary>
     public virtual PciMigration? Migration => null;
 
+    /// <summary>
+    /// Whether the function hands guest memory on to somebody else: regions then keep what they were mapped from.
+    /// </summary>
+    public virtual bool KeepsMemoryObjects => false;
+
     /// <summary>Whether a reset also puts the configuration space back (but for BARs that a client restores).</summary>
     protected virtual bool ResetsConfig => true;
 
@@ -152,6 +157,9 @@ public abstract class PciFunction
     public ValueTask ChangeMemoryAsync(bool keepsOldRegions) =>
         UsesMemory ? OnMemoryChangedAsync(Dma.Memory, keepsOldRegions) : default;
 
+    /// <summary>The client bound, masked or unmasked interrupts.</summary>
+    public ValueTask ChangeInterruptsAsync() => OnInterruptsChangedAsync();
+
     /// <summary>Reads the configuration space.</summary>
     public void ReadConfig(uint offset, Span<byte> destination)
     {
@@ -171,6 +179,7 @@ public abstract class PciFunction
         }
 
         Interrupts.OnConfigWritten();
+        await OnInterruptsChangedAsync().ConfigureAwait(false);
         await OnConfigWrittenAsync(offset, source.Length).ConfigureAwait(false);
     }
 
@@ -214,6 +223,7 @@ public abstract class PciFunction
             {
                 case BarPart.MsixTable:
                     Interrupts.Msix!.Table!.WriteTable(offset - start, source.Span[..count]);
+                    await OnInterruptsChangedAsync().ConfigureAwait(false);
                     break;
                 case BarPart.MsixPending:
                     break;
@@ -262,6 +272,12 @@ public abstract class PciFunction
 
     /// <summary>The function's own part of a reset.</summary>
     protected virtual ValueTask OnResetAsync(PciResetKind kind) => default;
+
+    /// <summary>
+    /// Interrupts were bound, masked, unmasked or enabled; also after each write to the configuration space. For a
+    /// function whose interrupts somebody else raises.
+    /// </summary>
+    protected virtual ValueTask OnInterruptsChangedAsync() => default;
 
     /// <summary>The client has gone: when the task ends nothing of its memory may be in use.</summary>
     protected virtual ValueTask OnDetachedAsync() => default;

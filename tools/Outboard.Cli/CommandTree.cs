@@ -2,6 +2,7 @@
 using System.CommandLine;
 using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
+using Outboard.Cli.Bridge;
 using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 using Outboard.Cli.Inspect;
@@ -20,6 +21,7 @@ internal static class CommandTree
         (NetCommand.Name, NetCommand.Create),
         (RngCommand.Name, RngCommand.Create),
         (TestCardCommand.Name, TestCardCommand.Create),
+        (BridgeCommand.Name, BridgeCommand.Create),
     ];
 
     /// <summary>The commands, or the one that is called: a back-end does not pay for the others at its start.</summary>

@@ -52,8 +52,9 @@ internal static partial class Libc
 
     internal static string ErrorText(int errno) => $"{Marshal.GetPInvokeErrorMessage(errno)} [errno {errno}]";
 
-    /// <summary>The fields of <c>struct statx</c> that are used: 28 mode (u16), 40 size (u64).</summary>
-    internal readonly record struct StatResult(uint Mode, ulong SizeBytes);
+    /// <summary>The fields of <c>struct statx</c> that are used: 28 mode (u16), 32 inode (u64), 40 size (u64), 136
+    /// major and minor number of the device (one u64).</summary>
+    internal readonly record struct StatResult(uint Mode, ulong SizeBytes, ulong Inode, ulong Device);
 
     // SAFETY: the kernel writes at most the 256 bytes of struct statx into a buffer of that size.
     internal static unsafe StatResult Stat(FileDescriptor descriptor)
@@ -63,7 +64,7 @@ internal static partial class Libc
         int result = statx(descriptor.Number, &empty, AT_EMPTY_PATH, STATX_BASIC_STATS, buffer);
         int errno = LastError();
         return result == 0
-            ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40))
+            ? Read(buffer)
             : throw new LinuxException("statx", errno);
     }
 
@@ -73,6 +74,10 @@ internal static partial class Libc
     {
         byte* buffer = stackalloc byte[256];
         int result = StatxPath(AT_FDCWD, path, 0, STATX_BASIC_STATS, buffer);
-        return result == 0 ? new StatResult(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40)) : null;
+        return result == 0 ? Read(buffer) : null;
     }
+
+    // SAFETY: the caller's buffer has the size of struct statx.
+    private static unsafe StatResult Read(byte* buffer) =>
+        new(*(ushort*)(buffer + 28), *(ulong*)(buffer + 40), *(ulong*)(buffer + 32), *(ulong*)(buffer + 136));
 }

@@ -1,4 +1,6 @@
 // How an interrupt leaves the process: what a transport binds to a vector.
+using Outboard.Linux.Events;
+
 namespace Outboard.Pci.Interrupts;
 
 /// <summary>The way of one interrupt to the guest.</summary>
@@ -6,6 +8,9 @@ public abstract class InterruptLine : IDisposable
 {
     /// <summary>Interrupts. May be called from any thread; never blocks.</summary>
     public abstract void Signal();
+
+    /// <summary>The line as an eventfd of its own, the caller's from now on; null when it is none.</summary>
+    public virtual EventFd? Share() => null;
 
     /// <inheritdoc/>
     public abstract void Dispose();

@@ -7,6 +7,8 @@
 //
 // Triggers come from any thread and meet changes of the binding, so each goes through a short lock: a line must not be
 // closed, and its number reused, between the look and the signal. One call of a queue is one trigger for many requests.
+using Outboard.Linux.Events;
+
 namespace Outboard.Pci.Interrupts;
 
 /// <summary>The vectors of one kind. All members may be called from any thread.</summary>
@@ -14,6 +16,7 @@ public sealed class InterruptVectors
 {
     private readonly Lock _lock = new();
     private readonly Vector[] _vectors;
+    private long _bindings;
 
     internal InterruptVectors(int count) => _vectors = new Vector[count];
 
@@ -55,10 +58,32 @@ public sealed class InterruptVectors
             ref Vector state = ref _vectors[vector];
             state.Line?.Dispose();
             state.Line = line;
+            state.Binding = ++_bindings;
             state.IsAutoMasked = false;
         }
 
         Deliver(vector);
+    }
+
+    /// <summary>
+    /// Tells which line a vector has at present, if somebody else may signal it: another number for each binding. 0
+    /// while it is not bound, something holds it back, or each signal has to pass here.
+    /// </summary>
+    public long Route(int vector)
+    {
+        lock (_lock)
+        {
+            return CanShare(vector) ? _vectors[vector].Binding : 0;
+        }
+    }
+
+    /// <summary>The line of <see cref="Route"/>, the caller's from now on; null when that is 0.</summary>
+    public EventFd? ShareLine(int vector)
+    {
+        lock (_lock)
+        {
+            return CanShare(vector) ? _vectors[vector].Line!.Share() : null;
+        }
     }
 
     /// <summary>Raises an interrupt once.</summary>
@@ -158,6 +183,9 @@ public sealed class InterruptVectors
         }
     }
 
+    private bool CanShare(int vector) => (uint)vector < (uint)_vectors.Length
+        && _vectors[vector].Line is not null && !IsAutoMasked && !IsHeld(vector);
+
     private bool IsHeld(int vector)
     {
         ref readonly Vector state = ref _vectors[vector];
@@ -198,6 +226,7 @@ public sealed class InterruptVectors
     private struct Vector
     {
         internal InterruptLine? Line;
+        internal long Binding;
         internal bool IsMasked;
         internal bool IsAutoMasked;
         internal bool IsPending;

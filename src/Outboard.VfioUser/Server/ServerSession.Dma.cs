@@ -107,7 +107,7 @@ internal sealed partial class ServerSession
         }
     }
 
-    private static DmaWindow Open(DmaMapPayload asked, Attachment? attachment)
+    private DmaWindow Open(DmaMapPayload asked, Attachment? attachment)
     {
         try
         {
@@ -122,16 +122,35 @@ internal sealed partial class ServerSession
                 return new DmaWindow(asked.Address, asked.SizeBytes, asked.Flags) { File = (file, asked.Offset) };
             }
 
-            using SharedMemory memory = attachment.ToSharedMemory();
-            MemoryMapping mapping = memory.Map(
-                asked.Offset, asked.SizeBytes, writable: (asked.Flags & DmaMapFlags.Write) != 0);
-            MemoryRegion region = new(asked.Address, 0, mapping);
-            return new DmaWindow(asked.Address, asked.SizeBytes, asked.Flags) { Region = region };
+            return new DmaWindow(asked.Address, asked.SizeBytes, asked.Flags) { Region = Map(asked, attachment) };
         }
         catch (IOException error)
         {
             int errno = error is LinuxException linux ? linux.Errno : Errno.InvalidArgument;
             throw new ProtocolException("DMA_MAP", "descriptors", error.Message, errno);
+        }
+    }
+
+    private MemoryRegion Map(DmaMapPayload asked, Attachment attachment)
+    {
+        SharedMemory memory = attachment.ToSharedMemory();
+        bool isKept = false;
+        try
+        {
+            MemoryMapping mapping = memory.Map(
+                asked.Offset, asked.SizeBytes, writable: (asked.Flags & DmaMapFlags.Write) != 0);
+            isKept = _function.KeepsMemoryObjects;
+            return new MemoryRegion(asked.Address, 0, mapping)
+            {
+                Source = isKept ? new RegionSource(memory, asked.Offset) : null,
+            };
+        }
+        finally
+        {
+            if (!isKept)
+            {
+                memory.Dispose();
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ internal sealed partial class ServerSession
         if ((asked.Flags & SetIrqsFlags.DataEventFd) != 0)
         {
             BindAll(asked, vectors, action, message.Attachments);
-            return default;
+            return _function.ChangeInterruptsAsync();
         }
 
         if (asked.Count == 0)
@@ -34,7 +34,7 @@ internal sealed partial class ServerSession
                 vectors.Bind(vector, null);
             }
 
-            return default;
+            return _function.ChangeInterruptsAsync();
         }
 
         for (uint i = 0; i < asked.Count; i++)
@@ -45,7 +45,7 @@ internal sealed partial class ServerSession
             }
         }
 
-        return default;
+        return action == SetIrqsFlags.Trigger ? default : _function.ChangeInterruptsAsync();
     }
 
     private static void Act(InterruptVectors vectors, SetIrqsFlags action, int vector)

@@ -3,6 +3,7 @@
 // Guest memory, kicks and calls are descriptors that go through: they cost nothing once they are passed.
 // Not here: a virtio device as transport; a relay needs descriptors.
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
 using Outboard.Virtio.Spec;
@@ -64,9 +65,11 @@ public sealed class TraceRelay(Action<TraceEntry> report, VirtioDeviceId? device
             try
             {
                 RelayDirection forth = new(
-                    frontend, backend, (message, count, descriptors) => Observe(true, message, count, descriptors));
+                    frontend, backend, Cutter(),
+                    (message, count, descriptors) => Observe(true, message, count, descriptors));
                 RelayDirection back = new(
-                    backend, frontend, (message, count, descriptors) => Observe(false, message, count, descriptors));
+                    backend, frontend, Cutter(),
+                    (message, count, descriptors) => Observe(false, message, count, descriptors));
                 await Task.WhenAll(forth.RunAsync(ending), back.RunAsync(ending)).ConfigureAwait(false);
             }
             finally
@@ -77,18 +80,22 @@ public sealed class TraceRelay(Action<TraceEntry> report, VirtioDeviceId? device
                 relay.Report(time => new ChannelEntry(time, channel, $"closed{unanswered}"));
             }
 
-            void Observe(bool isFromFrontend, StreamCutter message, int count, List<FileDescriptor> descriptors)
+            void Observe(bool isFromFrontend, StreamCutter message, int count, IList<FileDescriptor> descriptors)
             {
+                MessageHeader header = MemoryMarshal.Read<MessageHeader>(message.Header);
                 relay.Report(time => observer.Describe(
-                    time, ++relay._messages, isFromFrontend, message.Header, message.TakePayload(), count));
+                    time, ++relay._messages, isFromFrontend, header, message.TakePayload(), count));
                 if (kind == TracedChannelKind.Main && isFromFrontend)
                 {
-                    Interpose(message.Header, descriptors);
+                    Interpose(header, descriptors);
                 }
             }
         }
 
-        private void Interpose(MessageHeader header, List<FileDescriptor> descriptors)
+        private static StreamCutter Cutter() => new(
+            MessageHeader.Bytes, static header => MemoryMarshal.Read<MessageHeader>(header).SizeBytes);
+
+        private void Interpose(MessageHeader header, IList<FileDescriptor> descriptors)
         {
             TracedChannelKind? kind = (FrontendRequest)header.Request switch
             {

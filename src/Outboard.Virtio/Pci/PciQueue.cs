@@ -47,7 +47,7 @@ internal sealed class PciQueue : IDisposable
     /// <summary>Where the device goes on; null for the beginning.</summary>
     internal uint? Base { get; set; }
 
-    internal RunningQueue? Running { get; set; }
+    internal HostedQueue? Running { get; set; }
 
     internal VringAddresses Addresses => new(Descriptors, Driver, Device);
 

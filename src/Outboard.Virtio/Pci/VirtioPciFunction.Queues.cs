@@ -14,18 +14,16 @@ public sealed partial class VirtioPciFunction
     {
         foreach (PciQueue queue in _queues)
         {
-            if (queue.Running is { } running)
+            if (!keepsOldRegions && queue.Running is not null && !queue.IsIn(memory, IsPacked))
             {
-                if (keepsOldRegions || queue.IsIn(memory, IsPacked))
-                {
-                    await running.AdoptAsync(memory, keepsOldRegions).ConfigureAwait(false);
-                }
-                else
-                {
-                    await StopAsync(queue).ConfigureAwait(false);
-                }
+                await StopAsync(queue).ConfigureAwait(false);
             }
-            else if (queue.IsEnabled && queue.IsIn(memory, IsPacked))
+        }
+
+        await _host.ChangeMemoryAsync(memory, keepsOldRegions).ConfigureAwait(false);
+        foreach (PciQueue queue in _queues)
+        {
+            if (queue.Running is null && queue.IsEnabled && queue.IsIn(memory, IsPacked))
             {
                 await StartAsync(queue, memory).ConfigureAwait(false);
             }
@@ -78,8 +76,7 @@ public sealed partial class VirtioPciFunction
         };
         try
         {
-            queue.Running =
-                await _device.StartQueue(setup, links, _workers.For(queue.Index)).ConfigureAwait(false);
+            queue.Running = await _host.StartQueueAsync(setup, links).ConfigureAwait(false);
         }
         catch (VringSetupException error)
         {
@@ -105,7 +102,7 @@ public sealed partial class VirtioPciFunction
         {
             if (queue.Running is { } running)
             {
-                await running.EnableAsync(true).ConfigureAwait(false);
+                await running.EnableAsync().ConfigureAwait(false);
             }
         }
     }
@@ -123,7 +120,7 @@ public sealed partial class VirtioPciFunction
             await ResetQueueAsync(queue).ConfigureAwait(false);
         }
 
-        _device.Reset();
+        await _host.ResetAsync().ConfigureAwait(false);
         _driverFeatures = 0;
         _deviceFeatureSelect = _driverFeatureSelect = 0;
         _queueSelect = 0;

@@ -34,7 +34,7 @@ public sealed partial class VirtioPciFunction
         Put16(all, VirtioPciRegister.ConfigVector, _configVector);
         Put16(all, VirtioPciRegister.QueueCount, (ushort)_queues.Length);
         all[VirtioPciRegister.DeviceStatus] = (byte)Status;
-        all[VirtioPciRegister.ConfigGeneration] = (byte)_device.Config.Generation;
+        all[VirtioPciRegister.ConfigGeneration] = (byte)_host.Config.Generation;
         Put16(all, VirtioPciRegister.QueueSelect, _queueSelect);
         if (Selected is { } queue)
         {
@@ -105,11 +105,11 @@ public sealed partial class VirtioPciFunction
             return TryGet16(offset, source, VirtioPciRegister.QueueReset, out value) && value == 1
                 && (_driverFeatures & VirtioFeatures.RingReset) != 0
                 ? ResetQueueAsync(queue)
-                : default;
+                : queue.Running?.RouteAsync() ?? default;
         }
 
         if (TryGet16(offset, source, VirtioPciRegister.QueueSize, out value) && value > 0
-            && value <= _device.MaxQueueSize(queue.Index))
+            && value <= _host.MaxQueueSize(queue.Index))
         {
             queue.Size = value;
         }
@@ -133,7 +133,7 @@ public sealed partial class VirtioPciFunction
 
         VirtioStatus before = Status;
         VirtioStatus added = written & DriverBits & ~before;
-        if (added.HasFlag(VirtioStatus.FeaturesOk) && !TryAcceptFeatures())
+        if (added.HasFlag(VirtioStatus.FeaturesOk) && !await TryAcceptFeaturesAsync().ConfigureAwait(false))
         {
             added &= ~VirtioStatus.FeaturesOk;
         }
@@ -150,7 +150,7 @@ public sealed partial class VirtioPciFunction
         }
     }
 
-    private bool TryAcceptFeatures()
+    private async ValueTask<bool> TryAcceptFeaturesAsync()
     {
         ulong unknown = _driverFeatures & ~_offeredFeatures;
         if (unknown != 0 || (_driverFeatures & VirtioFeatures.Version1) == 0)
@@ -159,7 +159,7 @@ public sealed partial class VirtioPciFunction
             return false;
         }
 
-        _device.AcceptFeatures(_driverFeatures);
+        await _host.AcceptFeaturesAsync(_driverFeatures).ConfigureAwait(false);
         return true;
     }
 

@@ -5,9 +5,11 @@
 // BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
+// Who serves the queues is a DeviceHost's business: this process, or another one.
 // Not here: the legacy interface, the administration queue, shared memory regions, migration.
 using System.Numerics;
 using Microsoft.Extensions.Logging;
+using Outboard.Linux.Events;
 using Outboard.Pci;
 using Outboard.Pci.Bars;
 using Outboard.Pci.Capabilities;
@@ -31,11 +33,10 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <summary>Queues whose doorbells fit into their page; no device has nearly as many.</summary>
     private const int MaxQueues = (int)(PartBytes / NotifyMultiplier);
 
-    private readonly VirtioDevice _device;
+    private readonly DeviceHost _host;
     private readonly VirtioPciOptions _options;
     private readonly ILogger _log;
     private readonly PciQueue[] _queues;
-    private readonly QueueWorkerSet _workers;
     private readonly VirtioPciCapability _configAccess;
     private readonly ulong _offeredFeatures;
 
@@ -45,22 +46,21 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
 
     /// <summary>Adapts a device, which serves this function only.</summary>
     public VirtioPciFunction(VirtioDevice device, VirtioPciOptions? options = null)
-        : base(Identify(device), isExpress: true)
+        : this(HostOf(device, options ??= new VirtioPciOptions()), options)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(device.QueueCount, MaxQueues);
-        _device = device;
+    }
+
+    /// <summary>Adapts whatever serves a device, which this function owns from now on.</summary>
+    public VirtioPciFunction(DeviceHost host, VirtioPciOptions? options = null)
+        : base(Identify(host), isExpress: true)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(host.QueueCount, MaxQueues);
+        _host = host;
         _options = options ?? new VirtioPciOptions();
         _log = _options.Logger;
-        _queues = [.. Enumerable.Range(0, device.QueueCount)
-            .Select(index => new PciQueue(index, device.MaxQueueSize(index)))];
-        int workers = _options.WorkerCount > 0
-            ? _options.WorkerCount
-            : Math.Clamp(device.QueueCount, 1, Environment.ProcessorCount);
-        _workers = new QueueWorkerSet(workers, $"{device.Id}", _options.Worker);
-        _offeredFeatures =
-            (device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.NotificationData
-                | VirtioFeatures.RingReset | (_options.AdditionalFeatures & VirtioFeatures.OfferedOnRequest))
-            & ~_options.WithheldFeatures;
+        _queues = [.. Enumerable.Range(0, host.QueueCount)
+            .Select(index => new PciQueue(index, host.MaxQueueSize(index)))];
+        _offeredFeatures = host.OfferedFeatures & ~_options.WithheldFeatures;
         AddBars();
         AddCapability(new PowerManagementCapability());
         AddCapability(new ExpressCapability());
@@ -68,16 +68,20 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         AddCapability(VirtioPciCapability.Notify(
             RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier));
         AddCapability(new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1));
-        if (device.Config.SizeBytes > 0)
+        if (host.Config.SizeBytes > 0)
         {
             AddCapability(new VirtioPciCapability(
-                VirtioPci.DeviceConfig, RegistersBar, DeviceOffset, (uint)device.Config.SizeBytes));
+                VirtioPci.DeviceConfig, RegistersBar, DeviceOffset, (uint)host.Config.SizeBytes));
         }
 
         _configAccess = AddCapability(VirtioPciCapability.ConfigAccess());
         AddInterruptPin();
-        device.ConfigChanged += OnConfigChanged;
+        host.ConfigChanged += OnConfigChanged;
+        host.ResetNeeded += OnResetNeeded;
     }
+
+    /// <inheritdoc/>
+    public override bool KeepsMemoryObjects => _host.PassesOn;
 
     /// <inheritdoc/>
     protected override bool UsesMemory => Array.Exists(_queues, queue => queue.IsEnabled);
@@ -87,9 +91,10 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <summary>Stops all queues and ends their threads. No client is there any more.</summary>
     public async ValueTask DisposeAsync()
     {
-        _device.ConfigChanged -= OnConfigChanged;
+        _host.ConfigChanged -= OnConfigChanged;
+        _host.ResetNeeded -= OnResetNeeded;
         await ResetDeviceAsync().ConfigureAwait(false);
-        await _workers.DisposeAsync().ConfigureAwait(false);
+        await _host.DisposeAsync().ConfigureAwait(false);
         foreach (PciQueue queue in _queues)
         {
             queue.Dispose();
@@ -109,7 +114,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
                 ReadIsr((uint)offset, destination);
                 break;
             case DeviceOffset / PartBytes:
-                _device.Config.Read((uint)offset - DeviceOffset, destination);
+                _host.Config.Read((uint)offset - DeviceOffset, destination);
                 break;
         }
     }
@@ -122,8 +127,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
             case 0:
                 return WriteCommon((int)offset, source);
             case DeviceOffset / PartBytes:
-                _device.WriteConfig((uint)offset - DeviceOffset, source);
-                break;
+                return _host.WriteConfigAsync((uint)offset - DeviceOffset, source.ToArray());
             case NotifyOffset / PartBytes:
                 Ring((uint)offset - NotifyOffset);
                 break;
@@ -134,6 +138,19 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
 
     /// <inheritdoc/>
     protected override ValueTask OnResetAsync(PciResetKind kind) => ResetDeviceAsync();
+
+    /// <inheritdoc/>
+    protected override async ValueTask OnInterruptsChangedAsync()
+    {
+        _usesMsix = Interrupts.IsMsixEnabled;
+        foreach (PciQueue queue in _queues)
+        {
+            if (queue.Running is { } running)
+            {
+                await running.RouteAsync().ConfigureAwait(false);
+            }
+        }
+    }
 
     /// <inheritdoc/>
     protected override void OnConfigReading(uint offset, int count)
@@ -151,7 +168,6 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <inheritdoc/>
     protected override ValueTask OnConfigWrittenAsync(uint offset, int count)
     {
-        _usesMsix = Interrupts.IsMsixEnabled;
         if (!TryGetAccess(offset, count, out PciBar? bar, out uint at, out int length))
         {
             return default;
@@ -162,7 +178,13 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         return WriteBarAtAsync(bar!, at, data.AsMemory(0, length));
     }
 
-    private static PciIdentity Identify(VirtioDevice device)
+    private static LocalDevice HostOf(VirtioDevice device, VirtioPciOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(device);
+        return new LocalDevice(device, options);
+    }
+
+    private static PciIdentity Identify(DeviceHost device)
     {
         ArgumentNullException.ThrowIfNull(device);
         return new PciIdentity(VirtioPci.VendorId, (ushort)(VirtioPci.FirstDeviceId + (int)device.Id))
@@ -273,10 +295,24 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         Interrupt(_configVector, VirtioPci.IsrConfigChange);
     }
 
+    private void OnResetNeeded(string reason)
+    {
+        _log.LogWarning("the device has to be reset by its driver: {Reason}", reason);
+        NeedReset();
+    }
+
     /// <summary>The call of one queue: an interrupt by whatever way the driver has chosen.</summary>
-    private sealed class QueueInterrupt(VirtioPciFunction function, PciQueue queue) : Notifier
+    private sealed class QueueInterrupt(VirtioPciFunction function, PciQueue queue) : InterruptNotifier
     {
         public override Linux.FileDescriptor? Waitable => null;
+
+        public override long Route => UsesVector ? Vectors.Route(queue.Vector) : 0;
+
+        private bool UsesVector => function._usesMsix && queue.Vector != VirtioPci.NoVector;
+
+        private InterruptVectors Vectors => function.Interrupts[InterruptKind.Msix];
+
+        public override EventFd? ShareLine() => UsesVector ? Vectors.ShareLine(queue.Vector) : null;
 
         public override void Signal() => function.Interrupt(queue.Vector, VirtioPci.IsrQueue);
 

@@ -5,7 +5,7 @@
 //
 //   uN iN xN   N = 8, 16, 32, 64: unsigned, signed, unsigned shown in hexadecimal    bN   N bits, from the lowest on
 //   bytesN textN   N bytes, shown as hexadecimal digits or as text up to a zero; without N all that remain
-//   mac uuid   6 and 16 bytes in their usual spelling          WORD   u64 whose bits have names, see Parse
+//   mac uuid   6 and 16 bytes in their usual spelling          WORD WORD32   u64 or u32 whose bits have names, see Parse
 //   The name "-" is padding. Fields follow each other without gaps.
 //
 // Numbers are little-endian, which is also the byte order of every host that this library runs on.
@@ -176,9 +176,10 @@ public sealed class FieldLayout
     {
         foreach ((string word, BitNames names) in words)
         {
-            if (word == type)
+            if (type.StartsWith(word, StringComparison.Ordinal) && type[word.Length..] is "" or "32")
             {
-                return new FieldRow(name, offset, 64, FieldKind.Bits, Names: names);
+                int bits = type.Length == word.Length ? 64 : 32;
+                return new FieldRow(name, offset, bits, FieldKind.Bits, Names: names);
             }
         }
 

@@ -3,6 +3,7 @@
 using System.Text.Json;
 using Outboard.InteropTests.Block;
 using Outboard.InteropTests.Lab;
+using Outboard.InteropTests.VfioUser;
 using Xunit;
 
 namespace Outboard.InteropTests.Trace;
@@ -63,6 +64,34 @@ public sealed class TraceTests
         RequireSound(messages);
     }
 
+    /// <summary>QEMU's memory at the start, a driver, resets: all of it by vfio-user.</summary>
+    [Fact]
+    public async Task A_guest_and_our_PCI_device_are_listened_to()
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("rng.sock");
+        await using PeerProcess device = PeerProcess.StartProgram(
+            "dotnet", OutboardProgram.Path, "rng", $"--vfio-user-socket={socket}");
+        await device.WaitForSocketAsync(socket, s_limit);
+        await using PeerProcess trace = await StartAsync(folder, socket, "--vfio-user");
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("rng.sh"),
+            Variables = new Dictionary<string, string> { ["BLOCKS"] = "64" },
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("traced.sock")),
+        });
+        outcome.RequireSuccess();
+
+        JsonElement[] messages = await EndAsync(trace);
+        string[] names = [.. messages.Select(Name)];
+        Assert.All(
+            (string[])["VERSION", "DMA_MAP", "DMA_UNMAP", "DEVICE_SET_IRQS", "REGION_READ", "REGION_WRITE",
+                "DEVICE_RESET"],
+            name => Assert.Contains(name, names));
+        Assert.Contains(messages, message => message.GetProperty("fds").GetInt32() == 1);
+        RequireSound(messages);
+    }
+
     private static BlockBackendOptions OptionsIn(TempFolder folder) => new()
     {
         SocketPath = folder.Combine("block.sock"),
@@ -70,11 +99,12 @@ public sealed class TraceTests
         QueueCount = 1,
     };
 
-    private static async Task<PeerProcess> StartAsync(TempFolder folder, string backendPath)
+    private static async Task<PeerProcess> StartAsync(TempFolder folder, string backendPath, params string[] options)
     {
         string path = folder.Combine("traced.sock");
         PeerProcess trace = PeerProcess.StartProgram(
-            "dotnet", OutboardProgram.Path, "trace", $"--listen={path}", $"--connect={backendPath}", "--json");
+            "dotnet",
+            [OutboardProgram.Path, "trace", $"--listen={path}", $"--connect={backendPath}", "--json", .. options]);
         await trace.WaitForSocketAsync(path, s_limit);
         return trace;
     }

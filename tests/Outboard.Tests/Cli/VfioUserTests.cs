@@ -44,6 +44,38 @@ public sealed class VfioUserTests : IDisposable
     }
 
     [Fact]
+    public async Task A_bridge_shows_a_back_end_and_ends_on_a_signal()
+    {
+        await using OutboardProcess disk = OutboardProcess.Start(
+            "block", $"--socket-path={_folder["b"]}", "--memory-size=1M", "--num-queues=3", "--quiet");
+        await using OutboardProcess bridge = OutboardProcess.Start(
+            "bridge", $"--vfio-user-socket={_folder["s"]}", $"--vhost-user-socket={_folder["b"]}");
+        await bridge.ListensAsync(_folder["s"]);
+        Outcome outcome = await InspectAsync();
+        Assert.Contains("1af4:1042 (virtio block)", outcome.Output);
+        Assert.Contains("virtio: doorbells, BAR 0 0x3000, 12 bytes", outcome.Output);
+        bridge.Signal("TERM");
+        Assert.Equal(0, (await bridge.EndAsync()).ExitCode);
+        Assert.False(File.Exists(_folder["s"]));
+        (await OutboardProcess.RunAsync("bridge", $"--vfio-user-socket={_folder["s"]}"))
+            .AssertFailed(2, "--vhost-user-socket");
+        (await OutboardProcess.RunAsync("bridge", $"--vhost-user-socket={_folder["b"]}"))
+            .AssertFailed(2, "--vfio-user-socket");
+        (await OutboardProcess.RunAsync("bridge", "--vfio-user-socket=a", "--vhost-user-socket=b", "--mac=1"))
+            .AssertFailed(2, "--mac");
+    }
+
+    [Fact]
+    public async Task A_bridge_has_to_know_the_type()
+    {
+        await using OutboardProcess rng = OutboardProcess.Start("rng", $"--socket-path={_folder["b"]}", "--quiet");
+        await rng.ListensAsync(_folder["b"]);
+        string[] arguments =
+            ["bridge", $"--vfio-user-socket={_folder["s"]}", $"--vhost-user-socket={_folder["b"]}"];
+        (await OutboardProcess.RunAsync(arguments)).AssertFailed(1, "--type");
+    }
+
+    [Fact]
     public async Task Mistakes_are_told_in_one_line()
     {
         string path = _folder["nobody"];

@@ -1,11 +1,13 @@
-// "outboard trace": stands between front-ends and a back-end and prints what they say. Any number of connections, side
-// by side; each gets its own connection to the back-end. Ends on SIGTERM or SIGINT, or with the connection by --once.
+// "outboard trace": stands between front-ends and a back-end, or between vfio-user clients and a server, and prints
+// what they say. Any number of connections, side by side; each gets its own connection to the back-end. Ends on SIGTERM
+// or SIGINT, or with the connection by --once.
 using System.CommandLine;
 using System.Net.Sockets;
 using Outboard.Cli.Inspect;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Linux.Sockets;
+using Outboard.VfioUser.Tracing;
 using Outboard.VhostUser.Tracing;
 using Outboard.Virtio.Spec;
 
@@ -15,12 +17,16 @@ internal static class TraceCommand
 {
     private const string Name = "trace";
 
+    private delegate Task Relay(UnixSocket asker, UnixSocket asked, CancellationToken ending);
+
     public static Command Create()
     {
         ValueOption<string> listen = ValueOption.Text("--listen", "PATH", "Listen here, in the back-end's place.");
         listen.Required = true;
         ValueOption<string> connect = ValueOption.Text("--connect", "PATH", "Where the back-end listens.");
         connect.Required = true;
+        SwitchOption vfioUser = new(
+            "--vfio-user", "What is relayed is vfio-user: a client comes to --listen, and --connect is the server's.");
         ValueOption<VirtioDeviceId?> type = InspectCommand.TypeOption();
         SwitchOption json = new("--json", "Print a JSON object on each line.");
         SwitchOption reverse = new(
@@ -30,13 +36,15 @@ internal static class TraceCommand
             "--output", "FILE", "Append to a file instead of printing.");
         Command command = new(
             Name,
-            "Relay vhost-user connections with their descriptors and print every message, as it is. Ends on SIGTERM.")
+            "Relay vhost-user or vfio-user connections with their descriptors and print every message, as it is. Ends "
+            + "on SIGTERM.")
         {
-            listen, connect, type, json, reverse, once, output,
+            listen, connect, vfioUser, type, json, reverse, once, output,
         };
         command.SetAction(result => Run(new TraceSettings(
             listen.Read(result)!,
             connect.Read(result)!,
+            vfioUser.Read(result),
             type.Read(result),
             json.Read(result),
             reverse.Read(result),
@@ -52,9 +60,16 @@ internal static class TraceCommand
             ? new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite)
             : Console.OpenStandardOutput();
         using UnixListener listener = Bind(settings.ListenPath);
-        TraceWriter writer = new(output, settings.IsJson);
-        TraceRelay relay = new(writer.Write, settings.Device);
-        return ServeAsync(settings, listener, relay, signals.Requested).GetAwaiter().GetResult() ? 0 : 1;
+        return ServeAsync(settings, listener, RelayTo(output, settings), signals.Requested).GetAwaiter().GetResult()
+            ? 0 : 1;
+    }
+
+    private static Relay RelayTo(Stream output, TraceSettings settings)
+    {
+        LineOutput lines = new(output);
+        return settings.IsVfioUser
+            ? new CommandTraceRelay(new CommandTraceWriter(lines, settings.IsJson).Write).RelayAsync
+            : new TraceRelay(new TraceWriter(lines, settings.IsJson).Write, settings.Device).RelayAsync;
     }
 
     private static UnixListener Bind(string path)
@@ -72,7 +87,7 @@ internal static class TraceCommand
     /// <summary>Relays until asked to end.</summary>
     /// <returns>False when the only connection could not be relayed.</returns>
     private static async Task<bool> ServeAsync(
-        TraceSettings settings, UnixListener listener, TraceRelay relay, CancellationToken ending)
+        TraceSettings settings, UnixListener listener, Relay relay, CancellationToken ending)
     {
         List<Task<bool>> connections = [];
         try
@@ -98,7 +113,7 @@ internal static class TraceCommand
     }
 
     private static async Task<bool> RelayAsync(
-        TraceSettings settings, UnixSocket accepted, TraceRelay relay, CancellationToken ending)
+        TraceSettings settings, UnixSocket accepted, Relay relay, CancellationToken ending)
     {
         UnixSocket connected;
         try
@@ -114,8 +129,8 @@ internal static class TraceCommand
         }
 
         await (settings.IsReverse
-            ? relay.RelayAsync(connected, accepted, ending)
-            : relay.RelayAsync(accepted, connected, ending));
+            ? relay(connected, accepted, ending)
+            : relay(accepted, connected, ending));
         return true;
     }
 }
@@ -124,6 +139,7 @@ internal static class TraceCommand
 internal sealed record TraceSettings(
     string ListenPath,
     string ConnectPath,
+    bool IsVfioUser,
     VirtioDeviceId? Device,
     bool IsJson,
     bool IsReverse,

@@ -1,5 +1,4 @@
-// Writes the entries of a trace, one on a line, each with one write: nothing is kept back when the program ends, and a
-// reader that is slow slows the relay down instead of losing lines.
+// Writes the entries of a vhost-user trace, one on a line.
 //
 //   0.000153  1     F>B  #1 GET_FEATURES
 //   0.000301  1     B>F  #2 GET_FEATURES reply to #1 after 148 us: features=0x140000000(PROTOCOL_FEATURES|VERSION_1)
@@ -14,31 +13,12 @@ using Outboard.VhostUser.Tracing;
 namespace Outboard.Cli.Trace;
 
 /// <summary>Writes entries. One call at a time.</summary>
-internal sealed class TraceWriter(Stream output, bool isJson)
+internal sealed class TraceWriter(LineOutput output, bool isJson)
 {
     private readonly ArrayBufferWriter<byte> _bytes = new();
-    private bool _isGone;
 
-    public void Write(TraceEntry entry)
-    {
-        if (_isGone)
-        {
-            return;
-        }
-
-        byte[] line = isJson ? ToJson(entry) : Encoding.UTF8.GetBytes(ToText(entry));
-        try
-        {
-            output.Write(line);
-            output.Flush();
-        }
-        catch (IOException error)
-        {
-            // The relay goes on: two programs depend on it, and nobody reads this.
-            _isGone = true;
-            ErrorLine.Write($"outboard trace: error: nothing is written any more: {error.Message}");
-        }
-    }
+    public void Write(TraceEntry entry) =>
+        output.Write(isJson ? ToJson(entry) : Encoding.UTF8.GetBytes(ToText(entry)));
 
     /// <summary>One line of text.</summary>
     public static string ToText(TraceEntry entry)

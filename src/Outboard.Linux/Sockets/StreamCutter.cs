@@ -1,34 +1,37 @@
-// Finds messages in a stream that somebody else reads, too. Other than MessageFramer it accepts whatever comes: what is
-// wrong with a message is the receiver's business. It holds no more than the beginning of a long payload.
+// Finds messages in a stream that somebody else reads, too, of any protocol whose messages begin with a header of fixed
+// size that tells the payload's. Other than a framer it accepts whatever comes: what is wrong with a message is the
+// receiver's business. It holds no more than the beginning of a long payload.
 //
-// Invariant, after every call:  filled < 12, or filled = 12 and rest > 0 (within a payload).
-using System.Runtime.InteropServices;
-using Outboard.VhostUser.Protocol;
+// Invariant, after every call:  filled < header, or filled = header and rest > 0 (within a payload).
+namespace Outboard.Linux.Sockets;
 
-namespace Outboard.VhostUser.Tracing;
+/// <summary>Tells the payload's size from a complete header.</summary>
+public delegate uint PayloadSize(ReadOnlySpan<byte> header);
 
 /// <summary>Cuts a stream into headers and payloads.</summary>
-internal sealed class StreamCutter
+/// <param name="headerBytes">Bytes of a header.</param>
+/// <param name="payloadSize">Tells the payload's size.</param>
+public sealed class StreamCutter(int headerBytes, PayloadSize payloadSize)
 {
-    /// <summary>Payload that is kept for showing: any message of the protocol, and the fields of a picture's.</summary>
+    /// <summary>Payload that is kept for showing: the fields of any message, and the beginning of its data.</summary>
     private const int MaxKeptBytes = 16 * 1024;
 
-    private readonly byte[] _header = new byte[MessageHeader.Bytes];
+    private readonly byte[] _header = new byte[headerBytes];
     private readonly List<byte> _payload = [];
     private int _filled;
     private uint _rest;
 
     /// <summary>Bytes up to the end of what is being read: the header, or the payload.</summary>
-    internal uint Wanted => _filled < MessageHeader.Bytes ? (uint)(MessageHeader.Bytes - _filled) : _rest;
+    public uint Wanted => _filled < headerBytes ? (uint)(headerBytes - _filled) : _rest;
 
     /// <summary>Whether a message has been begun.</summary>
-    internal bool IsInMessage => _filled > 0;
+    public bool IsInMessage => _filled > 0;
 
     /// <summary>The header, once it is complete.</summary>
-    internal MessageHeader Header => MemoryMarshal.Read<MessageHeader>(_header);
+    public ReadOnlySpan<byte> Header => _header;
 
     /// <summary>The payload, or the beginning of it, once the message is complete.</summary>
-    internal byte[] TakePayload()
+    public byte[] TakePayload()
     {
         byte[] payload = [.. _payload];
         _payload.Clear();
@@ -37,19 +40,19 @@ internal sealed class StreamCutter
 
     /// <summary>Takes note of bytes, at most <see cref="Wanted"/>.</summary>
     /// <returns>Whether a message is complete with them.</returns>
-    internal bool Advance(ReadOnlySpan<byte> bytes)
+    public bool Advance(ReadOnlySpan<byte> bytes)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan((uint)bytes.Length, Wanted, nameof(bytes));
-        if (_filled < MessageHeader.Bytes)
+        if (_filled < headerBytes)
         {
             bytes.CopyTo(_header.AsSpan(_filled));
             _filled += bytes.Length;
-            if (_filled < MessageHeader.Bytes)
+            if (_filled < headerBytes)
             {
                 return false;
             }
 
-            _rest = Header.SizeBytes;
+            _rest = payloadSize(_header);
         }
         else
         {

@@ -4,13 +4,18 @@
 //
 // Descriptors stay with the byte that they came with. An end of the stream is passed on as an end of this direction.
 using System.Net.Sockets;
-using Outboard.Linux;
-using Outboard.Linux.Sockets;
 
-namespace Outboard.VhostUser.Tracing;
+namespace Outboard.Linux.Sockets;
 
-/// <summary>Moves messages from one socket to another.</summary>
-internal sealed class RelayDirection(UnixSocket from, UnixSocket to, RelayDirection.Observer observe)
+/// <summary>Called with each message before it is passed on; may exchange descriptors in the list.</summary>
+public delegate void RelayObserver(StreamCutter message, int descriptorCount, IList<FileDescriptor> descriptors);
+
+/// <summary>Moves messages from one socket to another, which stay the caller's.</summary>
+/// <param name="from">Where messages come from.</param>
+/// <param name="to">Where they go.</param>
+/// <param name="cutter">Finds the messages.</param>
+/// <param name="observe">Sees them.</param>
+public sealed class RelayDirection(UnixSocket from, UnixSocket to, StreamCutter cutter, RelayObserver observe)
 {
     /// <summary>A message that is longer is passed on in pieces of this size (pictures of the GPU protocol).</summary>
     private const int MaxHeldBytes = 64 * 1024;
@@ -20,18 +25,14 @@ internal sealed class RelayDirection(UnixSocket from, UnixSocket to, RelayDirect
     /// <summary>Time for what was received already, when the trace is ended.</summary>
     private static readonly TimeSpan s_drain = TimeSpan.FromMilliseconds(300);
 
-    private readonly StreamCutter _cutter = new();
     private readonly byte[] _buffer = new byte[MaxHeldBytes];
     private readonly List<FileDescriptor> _arrived = [];
     private readonly List<FileDescriptor> _descriptors = [];
     private int _held;
     private int _countOfMessage;
 
-    /// <summary>Called with each message before it is passed on; may exchange descriptors in the list.</summary>
-    internal delegate void Observer(StreamCutter message, int descriptorCount, List<FileDescriptor> descriptors);
-
     /// <summary>Relays until the sender ends, the receiver is gone, or the trace is ended.</summary>
-    internal async Task RunAsync(CancellationToken ending)
+    public async Task RunAsync(CancellationToken ending)
     {
         try
         {
@@ -59,7 +60,7 @@ internal sealed class RelayDirection(UnixSocket from, UnixSocket to, RelayDirect
         }
     }
 
-    private Memory<byte> Next => _buffer.AsMemory(_held, (int)Math.Min(_cutter.Wanted, (uint)(MaxHeldBytes - _held)));
+    private Memory<byte> Next => _buffer.AsMemory(_held, (int)Math.Min(cutter.Wanted, (uint)(MaxHeldBytes - _held)));
 
     private async ValueTask<int> ReceiveAsync(CancellationToken ending)
     {
@@ -110,10 +111,10 @@ internal sealed class RelayDirection(UnixSocket from, UnixSocket to, RelayDirect
         _countOfMessage += _arrived.Count;
         _descriptors.AddRange(_arrived);
         _arrived.Clear();
-        bool isComplete = _cutter.Advance(bytes.Span);
+        bool isComplete = cutter.Advance(bytes.Span);
         if (isComplete)
         {
-            observe(_cutter, _countOfMessage, _descriptors);
+            observe(cutter, _countOfMessage, _descriptors);
             _countOfMessage = 0;
         }
 
