@@ -3,6 +3,8 @@
 //
 // A driver that shares the CPU with the worker cannot run while the worker looks: the window passes in vain, and the
 // sleep after it is very short. A few of those in a row switch looking off for a while.
+//
+// A window without end (busy polling) never closes while there is a queue to look at.
 using System.Diagnostics;
 
 namespace Outboard.Virtio;
@@ -26,6 +28,7 @@ internal sealed class PollingWindow
     private const int SleepsWhileOff = 2000;
 
     private readonly long _maxNs;
+    private readonly bool _isEndless;
     private long _windowNs;
     private long _since;
     private int _looks;
@@ -33,14 +36,17 @@ internal sealed class PollingWindow
     private int _off;
     private bool _lookedInVain;
 
-    internal PollingWindow(TimeSpan max) =>
+    internal PollingWindow(TimeSpan max)
+    {
+        _isEndless = max == Timeout.InfiniteTimeSpan;
         _maxNs = (long)max.TotalNanoseconds;
+    }
 
     /// <summary>The current window, for tests and measurements.</summary>
     internal long WindowNs => _windowNs;
 
     /// <summary>Whether looking finds work, which means that the driver runs on another CPU.</summary>
-    internal bool IsPaying => _windowNs > 0 && _off == 0;
+    internal bool IsPaying => _isEndless || (_windowNs > 0 && _off == 0);
 
     /// <summary>Work was found: the window begins anew.</summary>
     internal void OnWork()
@@ -55,8 +61,15 @@ internal sealed class PollingWindow
     }
 
     /// <summary>Nothing was found: whether to look again rather than to sleep.</summary>
-    internal bool ShouldLookAgain()
+    /// <param name="hasQueues">Whether there is a queue to look at.</param>
+    internal bool ShouldLookAgain(bool hasQueues)
     {
+        if (_isEndless)
+        {
+            Thread.SpinWait(1);
+            return hasQueues;
+        }
+
         if (_windowNs == 0 || _off > 0)
         {
             return false;
@@ -84,6 +97,11 @@ internal sealed class PollingWindow
     /// <summary>The worker slept for this long.</summary>
     internal void OnSlept(TimeSpan slept)
     {
+        if (_isEndless)
+        {
+            return;
+        }
+
         long ns = (long)slept.TotalNanoseconds;
         _off = Math.Max(0, _off - 1);
         if (_lookedInVain && ns < _windowNs / 2)

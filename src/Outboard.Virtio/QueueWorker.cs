@@ -201,7 +201,7 @@ public sealed class QueueWorker : IAsyncDisposable
             {
                 _window.OnWork();
             }
-            else if (!_window.ShouldLookAgain() && TrySleep())
+            else if (!_window.ShouldLookAgain(_active.Count > 0) && TrySleep())
             {
                 long before = Stopwatch.GetTimestamp();
                 Look(timeoutMs: -1);

@@ -6,7 +6,10 @@ namespace Outboard.Virtio;
 /// <summary>How a worker behaves.</summary>
 public sealed record QueueWorkerOptions
 {
-    /// <summary>Longest time that a worker looks for work before it sleeps; zero never polls.</summary>
+    /// <summary>
+    /// Longest time that a worker looks for work before it sleeps; zero never polls, and
+    /// <see cref="Timeout.InfiniteTimeSpan"/> polls without end while rings are there.
+    /// </summary>
     public TimeSpan MaxPolling { get; init; } = TimeSpan.FromMicroseconds(50);
 
     /// <summary>The engine for asynchronous file I/O.</summary>

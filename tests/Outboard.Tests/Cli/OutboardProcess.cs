@@ -97,6 +97,21 @@ internal sealed class OutboardProcess : IAsyncDisposable
         }
     }
 
+    /// <summary>
+    /// The processors that each thread with such a name may use, as the kernel writes them: the threads of one device.
+    /// </summary>
+    public string[] ProcessorsOfThreads(string nameStart)
+    {
+        string tasks = $"/proc/{_process.Id}/task";
+        return
+        [
+            .. Directory.GetDirectories(tasks)
+                .Where(task => File.ReadAllText($"{task}/comm").StartsWith(nameStart, StringComparison.Ordinal))
+                .Select(task => File.ReadLines($"{task}/status")
+                    .First(line => line.StartsWith("Cpus_allowed_list:", StringComparison.Ordinal)).Split('\t')[1]),
+        ];
+    }
+
     /// <summary>Sends a signal, named as for kill(1).</summary>
     public void Signal(string name)
     {

@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using Outboard.Linux;
 using Outboard.Linux.Files;
 using Outboard.Linux.Sockets;
+using Outboard.Linux.Threads;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Frontend;
 using Outboard.Virtio.Queue.Driver;
@@ -74,6 +75,34 @@ public sealed class ServingTests : IDisposable
         Assert.Equal(1, outcome.ExitCode);
         Assert.Contains("in flight", outcome.Errors, StringComparison.Ordinal);
         Assert.False(File.Exists(SocketPath));
+    }
+
+    [Fact]
+    public async Task Threads_stay_on_the_processors_that_they_are_given_and_may_poll_without_end()
+    {
+        int last = ThreadPlacement.AvailableCpus[^1];
+        await using OutboardProcess process = await StartAsync(
+            $"--cpu={last}", "--busy-poll", "--num-queues=2", "--threads=2");
+        await using VhostUserFrontend frontend = await ConnectAsync();
+        using DriverMemory memory = new(1 << 20);
+        await frontend.ShareMemoryAsync(memory, Token);
+        using FrontendQueue one = await frontend.StartQueueAsync(0, 16, memory, cancellation: Token);
+        using FrontendQueue two = await frontend.StartQueueAsync(1, 16, memory, cancellation: Token);
+        foreach (FrontendQueue queue in new[] { one, two })
+        {
+            BlockFrontend.SubmitRead(queue, memory);
+            uint token;
+            while (!queue.Ring.TryCollect(out token, out _))
+            {
+                Assert.True(queue.WaitForUsed((int)OutboardProcess.Limit.TotalMilliseconds), "no answer");
+            }
+
+            Assert.Equal(1u, token);
+        }
+
+        Assert.Equal([$"{last}", $"{last}"], process.ProcessorsOfThreads("Block/"));
+        process.Signal("TERM");
+        Assert.Equal(0, (await process.EndAsync()).ExitCode);
     }
 
     [Fact]

@@ -39,6 +39,28 @@ public sealed class QueueWorkerTests : IAsyncDisposable
         }
     }
 
+    [Theory]
+    [InlineData(Split)]
+    [InlineData(Split | EventIndex)]
+    [InlineData(Packed)]
+    public async Task A_worker_that_polls_without_end_needs_no_kick(ulong features)
+    {
+        QueueWorkerOptions options = new() { MaxPolling = Timeout.InfiniteTimeSpan };
+        await using QueueWorker worker = new("busy", options);
+        for (int life = 0; life < 3; life++)
+        {
+            // Between two lives the worker has no queue, and sleeps.
+            await using ServedRing ring = await ServedRing.StartAsync(
+                new SumDevice(), worker, features: features, isStarted: true);
+            for (uint i = 0; i < 100; i++)
+            {
+                Assert.True(ring.Driver.TryAdd([ring.Buffer.Slice(0, 8)], [ring.Buffer.Slice(8, 4)], i));
+                ring.Driver.Publish();
+                Assert.Equal(i, ring.Collect());
+            }
+        }
+    }
+
     [Fact]
     public async Task Level_b_completes_from_another_thread_in_any_order()
     {

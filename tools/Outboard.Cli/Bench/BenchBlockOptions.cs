@@ -75,8 +75,8 @@ internal sealed class BenchBlockOptions
         "--memory", "How memory is passed: ADD_MEM_REG if the back-end has it, or SET_MEM_TABLE. [default: slots]",
         "slots", "table");
 
-    private readonly ValueOption<string> _cpus = ValueOption.Text(
-        "--cpu", "LIST", "Processors for the threads, in turn, such as 1 or 0,1.");
+    private readonly ValueOption<IReadOnlyList<int>> _cpus = ValueOption.Processors(
+        "--cpu", "Processors for the threads, in turn, such as 1 or 0,1.");
 
     private readonly ValueOption<int?> _process = ValueOption.Number(
         "--backend-pid", "N", "The back-end's process: report its CPU time, sleeps and memory, too.", 1, int.MaxValue);
@@ -143,7 +143,7 @@ internal sealed class BenchBlockOptions
             UseInOrder = _inOrder.Read(result),
             UseEventIndex = !_noEventIndex.Read(result),
             UseMemoryTable = _memory.Read(result) == "table",
-            Cpus = ReadCpus(_cpus.Read(result)),
+            Cpus = _cpus.Read(result) ?? [],
             DistanceTo = _distance.Read(result) ?? -1,
             BackendProcessId = _process.Read(result) ?? 0,
         };
@@ -156,18 +156,5 @@ internal sealed class BenchBlockOptions
             ? (int)size
             : throw new CommandLineException(
                 $"--block-size={size}: give a multiple of {BlockConfig.SectorBytes} up to 64M");
-    }
-
-    private static List<int> ReadCpus(string? text)
-    {
-        List<int> cpus = [];
-        foreach (string part in text?.Split(',') ?? [])
-        {
-            cpus.Add(int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu)
-                ? cpu
-                : throw new CommandLineException($"--cpu={text}: give processor numbers, such as 1 or 0,1"));
-        }
-
-        return cpus;
     }
 }

@@ -2,6 +2,7 @@
 // In --help a command shows Sockets first, then what is its own with Threads among it (if it has any), then Last.
 using System.CommandLine;
 using Outboard.Cli.Text;
+using Outboard.Linux.Threads;
 
 namespace Outboard.Cli.Serving;
 
@@ -35,6 +36,12 @@ internal sealed class ServingOptions
         "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
         0, LongestPollingUs);
 
+    private readonly SwitchOption _busyPoll = new(
+        "--busy-poll", "Poll without end while a driver's rings are there: each thread keeps a CPU busy.");
+
+    private readonly ValueOption<IReadOnlyList<int>> _cpus = ValueOption.Processors(
+        "--cpu", "Processors for the threads, in turn, such as 1 or 0,1. [default: all]");
+
     private readonly SwitchOption _inband = new(
         "--inband-notifications",
         "Offer kicks and calls as messages, for front-ends that simulate time (User Mode Linux). QEMU accepts them and "
@@ -51,7 +58,7 @@ internal sealed class ServingOptions
     public IEnumerable<Option> Sockets => [_socketPath, _connect, _descriptor, _vfioUserPath, _capabilities];
 
     /// <summary>For devices with several queues or much to do. Left out, they are not there.</summary>
-    public IEnumerable<Option> Threads => [_threads, _polling];
+    public IEnumerable<Option> Threads => [_threads, _cpus, _polling, _busyPoll];
 
     /// <summary>The last options of a command.</summary>
     public IEnumerable<Option> Last => [_inOrder, _inband, .. _log.All];
@@ -64,9 +71,37 @@ internal sealed class ServingOptions
         DescriptorNumber = _descriptor.Read(result),
         VfioUserPath = _vfioUserPath.Read(result),
         ThreadCount = _threads.Read(result) ?? 0,
-        MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+        Cpus = ReadCpus(result),
+        MaxPolling = ReadPolling(result),
         IsInOrder = _inOrder.Read(result),
         OffersInbandNotifications = _inband.Read(result),
         LogLevel = _log.Read(result),
     };
+
+    private TimeSpan? ReadPolling(ParseResult result)
+    {
+        TimeSpan? most = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null;
+        if (!_busyPoll.Read(result))
+        {
+            return most;
+        }
+
+        return most is null
+            ? Timeout.InfiniteTimeSpan
+            : throw new CommandLineException("--busy-poll and --poll-us exclude each other: give one of them");
+    }
+
+    private IReadOnlyList<int> ReadCpus(ParseResult result)
+    {
+        IReadOnlyList<int> cpus = _cpus.Read(result) ?? [];
+        IReadOnlyList<int> available = cpus.Count == 0 ? [] : ThreadPlacement.AvailableCpus;
+        foreach (int cpu in cpus.Where(cpu => !available.Contains(cpu)))
+        {
+            throw new CommandLineException(
+                $"--cpu={string.Join(',', cpus)}: this process may not use processor {cpu}; "
+                + $"choose from {string.Join(',', available)}");
+        }
+
+        return cpus;
+    }
 }

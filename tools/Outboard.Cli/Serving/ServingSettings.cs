@@ -1,5 +1,6 @@
 // What every back-end was asked for, and what follows from it.
 using Microsoft.Extensions.Logging;
+using Outboard.Linux.Threads;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
@@ -22,6 +23,9 @@ internal sealed record ServingSettings
     /// <summary>Threads for the queues; 0 for one for each, at most one for each CPU.</summary>
     public int ThreadCount { get; init; }
 
+    /// <summary>Processors for those threads, in turn; none for wherever the system puts them.</summary>
+    public IReadOnlyList<int> Cpus { get; init; } = [];
+
     public TimeSpan? MaxPolling { get; init; }
 
     /// <summary>Whether requests are returned in the order they came, for drivers that want that.</summary>
@@ -42,6 +46,16 @@ internal sealed record ServingSettings
     public VhostUserBackendOptions ToBackendOptions(ILogger log, QueueWorkerOptions? worker = null)
     {
         worker ??= new QueueWorkerOptions();
+        int started = 0;
+        if (Cpus.Count > 0)
+        {
+            worker = worker with
+            {
+                OnThreadStart = () => ThreadPlacement.PinCurrentThread(
+                    Cpus[(Interlocked.Increment(ref started) - 1) % Cpus.Count]),
+            };
+        }
+
         return new VhostUserBackendOptions
         {
             Logger = log,

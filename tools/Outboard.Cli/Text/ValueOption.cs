@@ -72,6 +72,10 @@ internal static class ValueOption
         name, valueName, description, $"give {valueName}",
         text => text.Length > 0 && !text.StartsWith("--", StringComparison.Ordinal) ? text : null);
 
+    /// <summary>Processors, such as 1 or 0,1.</summary>
+    public static ValueOption<IReadOnlyList<int>> Processors(string name, string description) => new(
+        name, "LIST", description, "give processor numbers, such as 1 or 0,1", ParseProcessors);
+
     /// <summary>A whole number within bounds.</summary>
     public static ValueOption<int?> Number(
         string name, string valueName, string description, int least, int most) => new(
@@ -113,4 +117,19 @@ internal static class ValueOption
 
     private static long? ParseNumber(string text) =>
         long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long number) ? number : null;
+
+    private static int[]? ParseProcessors(string text)
+    {
+        string[] parts = text.Split(',');
+        int[] processors = new int[parts.Length];
+        for (int i = 0; i < parts.Length; i++)
+        {
+            if (!int.TryParse(parts[i], NumberStyles.None, CultureInfo.InvariantCulture, out processors[i]))
+            {
+                return null;
+            }
+        }
+
+        return processors;
+    }
 }
