@@ -1,6 +1,7 @@
 // Micro-benchmarks of the data path's parts, for studying them:
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- --filter '*' --job short
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- scale
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions SOCKET
 // Not part of the tests; what the parts may allocate is: see budget.json.
 using System.Globalization;
 using BenchmarkDotNet.Attributes;
@@ -17,6 +18,12 @@ switch (args)
         return;
     case [Scale.ChildName, string folder, string count]:
         await Scale.ServeAsync(folder, int.Parse(count, CultureInfo.InvariantCulture));
+        return;
+    case [Regions.Name, _, ..]:
+        await Regions.RunAsync(args[1..]);
+        return;
+    case [Regions.ChildName, string path]:
+        Regions.Echo(path);
         return;
 }
 
