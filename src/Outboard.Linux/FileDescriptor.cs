@@ -35,9 +35,13 @@ public sealed class FileDescriptor : SafeHandle
 
     /// <summary>A second descriptor for the same open file description, close-on-exec.</summary>
     /// <exception cref="LinuxException">The process has no free descriptor.</exception>
-    public FileDescriptor Duplicate()
+    public FileDescriptor Duplicate() => DuplicateOf(Number);
+
+    /// <summary>A descriptor for what one that belongs to somebody else refers to, close-on-exec.</summary>
+    /// <exception cref="LinuxException">It is not open, or the process has no free descriptor.</exception>
+    public static FileDescriptor DuplicateOf(int number)
     {
-        int copy = Libc.fcntl(Number, Libc.F_DUPFD_CLOEXEC, 0);
+        int copy = Libc.fcntl(number, Libc.F_DUPFD_CLOEXEC, 0);
         int errno = Libc.LastError();
         return copy >= 0 ? new FileDescriptor(copy) : throw new LinuxException("fcntl(F_DUPFD_CLOEXEC)", errno);
     }

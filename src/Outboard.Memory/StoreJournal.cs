@@ -16,13 +16,16 @@ internal sealed class StoreJournal : IDisposable
 
     private readonly List<Entry> _entries = [];
     private readonly int _limit;
+    private readonly Action? _atLimit;
     private int _seenByOthers;
 
     /// <summary>Opens a journal for the calling thread.</summary>
     /// <param name="limit">Stores that are let through; the next one is not made, and throws.</param>
-    internal StoreJournal(int limit)
+    /// <param name="atLimit">Done instead of throwing: it ends the process.</param>
+    internal StoreJournal(int limit, Action? atLimit = null)
     {
         _limit = limit;
+        _atLimit = atLimit;
         t_open = this;
     }
 
@@ -71,6 +74,7 @@ internal sealed class StoreJournal : IDisposable
     {
         if (_entries.Count == _limit)
         {
+            _atLimit?.Invoke();
             throw new StoreLimitException();
         }
 

@@ -7,7 +7,9 @@ using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
+using Outboard.Cli.Register;
 using Outboard.Cli.Rng;
+using Outboard.Cli.Terminal;
 using Outboard.Cli.TestCard;
 using Outboard.Cli.Trace;
 
@@ -20,6 +22,9 @@ internal static class CommandTree
         (BlockCommand.Name, BlockCommand.Create),
         (NetCommand.Name, NetCommand.Create),
         (RngCommand.Name, RngCommand.Create),
+        (ConsoleCommand.Name, ConsoleCommand.Create),
+        (RegisterCommand.CounterName, RegisterCommand.CreateCounter),
+        (RegisterCommand.RegisterName, RegisterCommand.CreateRegister),
         (TestCardCommand.Name, TestCardCommand.Create),
         (BridgeCommand.Name, BridgeCommand.Create),
     ];

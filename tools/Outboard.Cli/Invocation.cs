@@ -21,7 +21,10 @@ internal sealed record Invocation(string ProgramName, string[] Arguments)
     private const int Broken = 70;
 
     private static readonly BackendCapabilities[] s_backends =
-        [BackendCapabilities.Block, BackendCapabilities.Net, BackendCapabilities.Rng];
+    [
+        BackendCapabilities.Block, BackendCapabilities.Net, BackendCapabilities.Rng,
+        new("console", []), new("counter", []), new("register", []),
+    ];
 
     /// <summary>The name of a back-end in its log: the link's, or the program's and the command's.</summary>
     public string BackendName => IsLink ? ProgramName : $"{ProgramName} {Arguments.FirstOrDefault()}";

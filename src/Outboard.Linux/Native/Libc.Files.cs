@@ -9,6 +9,7 @@ internal static partial class Libc
     internal const int O_RDONLY = 0;
     internal const int O_RDWR = 2;
     internal const int O_ACCMODE = 3;
+    internal const int O_CREAT = 0x40;
     internal const int O_NOCTTY = 0x100;
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;

@@ -80,6 +80,12 @@ internal sealed partial class PackedVirtqueue : Virtqueue
 
     public override ushort Position => _available.Packed;
 
+    internal override bool IsTracked => _inflight is not null;
+
+    internal override bool PublishesBeforeTake => _inflight is not null;
+
+    internal override ushort UsedPosition => _used.Packed;
+
     public override bool HasUnpublished => _hasBatch;
 
     public override bool OwesCall => _sinceCall > 0;
@@ -194,6 +200,8 @@ internal sealed partial class PackedVirtqueue : Virtqueue
             }
         }
     }
+
+    internal override bool WillBeTakenAgain(int slot) => _resubmitted.Any(chain => chain[^1].Id == slot);
 
     private protected override bool TryMapRings()
     {

@@ -67,6 +67,10 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override ushort Position => _nextAvailable;
 
+    internal override bool IsTracked => _inflight is not null;
+
+    internal override ushort UsedPosition => _nextUsed;
+
     public override bool HasUnpublished => _nextUsed != _publishedUsed;
 
     public override bool OwesCall => _publishedUsed != _calledUsed;
@@ -190,6 +194,8 @@ internal sealed class SplitVirtqueue : Virtqueue
             }
         }
     }
+
+    internal override bool WillBeTakenAgain(int slot) => _resubmitted.Contains((ushort)slot);
 
     private protected override bool TryMapRings()
     {

@@ -50,6 +50,9 @@ public abstract partial class Virtqueue
     /// <summary>Whether the ring's translation was withdrawn, so that it has to be opened again.</summary>
     internal bool IsClosed => !_hasRings && !_waits && _fault == VirtqueueFault.None;
 
+    /// <summary>Whether the ring was opened once: where the device goes on is known.</summary>
+    internal bool HasBegun => _hasBegun;
+
     /// <summary>Whether the ring must not be touched or nothing can be taken: a fault, or translations are missing.
     /// </summary>
     private protected bool IsBlocked { get; private set; } = true;

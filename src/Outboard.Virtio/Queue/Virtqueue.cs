@@ -95,6 +95,17 @@ public abstract partial class Virtqueue : IDisposable
     /// </summary>
     public abstract bool HasAvailable { get; }
 
+    /// <summary>Whether an in-flight region records which chains are held.</summary>
+    internal abstract bool IsTracked { get; }
+
+    /// <summary>Whether <see cref="TryTake"/> publishes what was completed before it takes a chain.</summary>
+    internal virtual bool PublishesBeforeTake => false;
+
+    /// <summary>
+    /// Where the driver gets the next chain: the <see cref="Position"/> of a chain that is returned in order.
+    /// </summary>
+    internal abstract ushort UsedPosition { get; }
+
     /// <summary>Where completions from other threads are handed to the owner; set by the queue's worker.</summary>
     internal Action<PendingRequest, uint>? RemoteCompletion { get; set; }
 
@@ -178,6 +189,9 @@ public abstract partial class Virtqueue : IDisposable
         CloseRings();
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>Whether an earlier process held the chain in this slot, so that it is taken again.</summary>
+    internal abstract bool WillBeTakenAgain(int slot);
 
     /// <summary>Finds the ring in <see cref="Memory"/>.</summary>
     private protected abstract bool TryMapRings();

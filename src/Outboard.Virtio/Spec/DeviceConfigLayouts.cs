@@ -54,6 +54,8 @@ public static class DeviceConfigLayouts
         [VirtioDeviceId.I2cAdapter] = FieldLayout.Empty,
         [VirtioDeviceId.Can] = FieldLayout.Parse("status u16"),
         [VirtioDeviceId.Gpio] = FieldLayout.Parse("ngpio u16, - u16, gpio_names_size u32"),
+        [VirtioDeviceId.DemoCounter] = FieldLayout.Empty,
+        [VirtioDeviceId.DemoRegister] = FieldLayout.Empty,
         [VirtioDeviceId.Spi] = FieldLayout.Parse(
             "cs_max_number u8, cs_change_supported u8, tx_nbits_supported x8, rx_nbits_supported x8, "
             + "bits_per_word_mask x32, mode_func_supported x32, max_freq_hz u32, max_word_delay_ns u32, "

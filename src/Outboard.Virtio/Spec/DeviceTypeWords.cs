@@ -16,7 +16,7 @@ public static class DeviceTypeWords
         (VirtioDeviceId.Iommu, "iommu"), (VirtioDeviceId.Memory, "mem"), (VirtioDeviceId.Sound, "sound"),
         (VirtioDeviceId.FileSystem, "fs"), (VirtioDeviceId.PersistentMemory, "pmem"), (VirtioDeviceId.Scmi, "scmi"),
         (VirtioDeviceId.I2cAdapter, "i2c"), (VirtioDeviceId.Can, "can"), (VirtioDeviceId.Gpio, "gpio"),
-        (VirtioDeviceId.Spi, "spi"),
+        (VirtioDeviceId.Spi, "spi"), (VirtioDeviceId.DemoCounter, "counter"), (VirtioDeviceId.DemoRegister, "register"),
     ];
 
     /// <summary>All words.</summary>

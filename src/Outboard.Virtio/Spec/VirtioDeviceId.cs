@@ -69,4 +69,10 @@ public enum VirtioDeviceId
 
     /// <summary>SPI controller.</summary>
     Spi = 45,
+
+    /// <summary>This project's persistent counter, a demonstration: no number of the specification.</summary>
+    DemoCounter = 61,
+
+    /// <summary>This project's compare-and-swap register, a demonstration: no number of the specification.</summary>
+    DemoRegister = 62,
 }

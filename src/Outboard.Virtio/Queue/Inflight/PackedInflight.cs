@@ -70,27 +70,14 @@ internal sealed class PackedInflight
     internal static PackedInflight Open(
         MemoryWindow window, MemoryWindow ring, int size, PackedPosition used, out PackedDescriptor[][]? held)
     {
-        if (window.Length < PackedInflightSpec.HeaderBytes + ((uint)size * PackedInflightSpec.EntryBytes))
-        {
-            throw new VringSetupException(
-                "inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
-        }
-
+        uint bytes = PackedInflightSpec.HeaderBytes + ((uint)size * PackedInflightSpec.EntryBytes);
+        bool isFresh = InflightHeader.IsFresh(window, size, bytes);
         PackedInflight inflight = new(window, size);
-        ushort version = window.Read<ushort>(InflightSpec.VersionOffset);
-        if (version == 0)
+        if (isFresh)
         {
             inflight.Initialize(used);
             held = null;
             return inflight;
-        }
-
-        ushort descriptors = window.Read<ushort>(InflightSpec.DescriptorCountOffset);
-        if (version != InflightSpec.Version || descriptors != size)
-        {
-            throw new VringSetupException(
-                "inflight",
-                $"version {version} for {descriptors} descriptors; version {InflightSpec.Version} for {size} is due");
         }
 
         inflight.CommitOrRollBack(ring);

@@ -43,27 +43,14 @@ internal sealed class SplitInflight
     /// <exception cref="VringSetupException">The region is too small or does not belong to this ring.</exception>
     internal static SplitInflight Open(MemoryWindow window, int size, ushort usedIndex, out ushort[]? held)
     {
-        if (window.Length < SplitInflightSpec.HeaderBytes + ((uint)size * SplitInflightSpec.EntryBytes))
-        {
-            throw new VringSetupException(
-                "inflight", $"a region of {window.Length} bytes is too small for {size} descriptors");
-        }
-
+        uint bytes = SplitInflightSpec.HeaderBytes + ((uint)size * SplitInflightSpec.EntryBytes);
+        bool isFresh = InflightHeader.IsFresh(window, size, bytes);
         SplitInflight inflight = new(window, size);
-        ushort version = window.Read<ushort>(InflightSpec.VersionOffset);
-        if (version == 0)
+        if (isFresh)
         {
             inflight.Initialize(usedIndex);
             held = null;
             return inflight;
-        }
-
-        ushort descriptors = window.Read<ushort>(InflightSpec.DescriptorCountOffset);
-        if (version != InflightSpec.Version || descriptors != size)
-        {
-            throw new VringSetupException(
-                "inflight",
-                $"version {version} for {descriptors} descriptors; version {InflightSpec.Version} for {size} is due");
         }
 
         inflight.FinishLastBatch(usedIndex);
