@@ -8,7 +8,7 @@ using System.Diagnostics;
 namespace Outboard.Virtio;
 
 /// <summary>Decides between looking again and sleeping. Used by one thread.</summary>
-internal sealed class PollingWindow
+public sealed class PollingWindow
 {
     /// <summary>Window after the first short sleep.</summary>
     private const long FirstWindowNs = 5_000;
@@ -33,17 +33,19 @@ internal sealed class PollingWindow
     private int _off;
     private bool _lookedInVain;
 
-    internal PollingWindow(TimeSpan max) =>
+    /// <summary>Begins with no window.</summary>
+    /// <param name="max">The longest window; zero never looks again.</param>
+    public PollingWindow(TimeSpan max) =>
         _maxNs = (long)max.TotalNanoseconds;
 
     /// <summary>The current window, for tests and measurements.</summary>
     internal long WindowNs => _windowNs;
 
     /// <summary>Whether looking finds work, which means that the driver runs on another CPU.</summary>
-    internal bool IsPaying => _windowNs > 0 && _off == 0;
+    public bool IsPaying => _windowNs > 0 && _off == 0;
 
     /// <summary>Work was found: the window begins anew.</summary>
-    internal void OnWork()
+    public void OnWork()
     {
         if (_looks > 0)
         {
@@ -55,7 +57,7 @@ internal sealed class PollingWindow
     }
 
     /// <summary>Nothing was found: whether to look again rather than to sleep.</summary>
-    internal bool ShouldLookAgain()
+    public bool ShouldLookAgain()
     {
         if (_windowNs == 0 || _off > 0)
         {
@@ -82,7 +84,7 @@ internal sealed class PollingWindow
     }
 
     /// <summary>The worker slept for this long.</summary>
-    internal void OnSlept(TimeSpan slept)
+    public void OnSlept(TimeSpan slept)
     {
         long ns = (long)slept.TotalNanoseconds;
         _off = Math.Max(0, _off - 1);
