@@ -10,7 +10,7 @@ using System.Diagnostics;
 namespace Outboard.Virtio;
 
 /// <summary>Decides between looking again and sleeping. Used by one thread.</summary>
-internal sealed class PollingWindow
+public sealed class PollingWindow
 {
     /// <summary>Window after the first short sleep.</summary>
     private const long FirstWindowNs = 5_000;
@@ -36,7 +36,9 @@ internal sealed class PollingWindow
     private int _off;
     private bool _lookedInVain;
 
-    internal PollingWindow(TimeSpan max)
+    /// <summary>Begins with no window.</summary>
+    /// <param name="max">The longest window; zero never looks again, Timeout.InfiniteTimeSpan always does.</param>
+    public PollingWindow(TimeSpan max)
     {
         _isEndless = max == Timeout.InfiniteTimeSpan;
         _maxNs = (long)max.TotalNanoseconds;
@@ -46,10 +48,10 @@ internal sealed class PollingWindow
     internal long WindowNs => _windowNs;
 
     /// <summary>Whether looking finds work, which means that the driver runs on another CPU.</summary>
-    internal bool IsPaying => _isEndless || (_windowNs > 0 && _off == 0);
+    public bool IsPaying => _isEndless || (_windowNs > 0 && _off == 0);
 
     /// <summary>Work was found: the window begins anew.</summary>
-    internal void OnWork()
+    public void OnWork()
     {
         if (_looks > 0)
         {
@@ -62,7 +64,7 @@ internal sealed class PollingWindow
 
     /// <summary>Nothing was found: whether to look again rather than to sleep.</summary>
     /// <param name="hasQueues">Whether there is a queue to look at.</param>
-    internal bool ShouldLookAgain(bool hasQueues)
+    public bool ShouldLookAgain(bool hasQueues)
     {
         if (_isEndless)
         {
@@ -95,7 +97,7 @@ internal sealed class PollingWindow
     }
 
     /// <summary>The worker slept for this long.</summary>
-    internal void OnSlept(TimeSpan slept)
+    public void OnSlept(TimeSpan slept)
     {
         if (_isEndless)
         {

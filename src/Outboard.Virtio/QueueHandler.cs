@@ -7,7 +7,7 @@ using Outboard.Virtio.Queue;
 namespace Outboard.Virtio;
 
 /// <summary>What a handler gets to work with.</summary>
-public sealed class QueueContext
+public sealed class QueueContext : IoContext
 {
     private readonly QueueWorker _worker;
     private readonly RunningQueue _running;
@@ -26,18 +26,12 @@ public sealed class QueueContext
     /// <summary>The queue.</summary>
     public Virtqueue Queue { get; }
 
-    /// <summary>Asynchronous file I/O of this thread. Created at the first use.</summary>
-    public FileIoEngine Files => _worker.Files;
+    /// <inheritdoc/>
+    /// <remarks>Completions come back in <see cref="QueueHandler.OnFileCompletion"/>.</remarks>
+    public override FileIoEngine Files => _worker.Files;
 
-    /// <summary>
-    /// The upper 32 bits of every tag that this handler gives to <see cref="Files"/>; the lower ones are its own and
-    /// come back in <see cref="QueueHandler.OnFileCompletion"/>.
-    /// </summary>
-    public ulong TagPrefix { get; }
-
-    /// <summary>Runs an action on the queue's thread, soon; from any thread. Not for the way of a request.</summary>
-    /// <remarks>What it completes is published. When the queue has been stopped meanwhile it is not run.</remarks>
-    public void Post(Action action) => _post(action);
+    /// <inheritdoc/>
+    public override void Post(Action action) => _post(action);
 
     /// <summary>Has the worker give this queue a turn, soon; from any thread.</summary>
     public void Wake() => _post(static () => { });

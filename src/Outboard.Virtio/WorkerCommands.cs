@@ -7,7 +7,7 @@ using Outboard.Linux.Events;
 namespace Outboard.Virtio;
 
 /// <summary>Actions for one thread. Posted from any thread, run by the one.</summary>
-internal sealed class WorkerCommands : IDisposable
+public sealed class WorkerCommands : IDisposable
 {
     private readonly ConcurrentQueue<Action> _actions = new();
     private readonly EventFd _wake = new();
@@ -15,13 +15,15 @@ internal sealed class WorkerCommands : IDisposable
     private bool _isDisposed;
 
     /// <summary>Readable when something was posted.</summary>
-    internal FileDescriptor Descriptor => _wake.Descriptor;
+    public FileDescriptor Descriptor => _wake.Descriptor;
 
-    internal bool IsEmpty => _actions.IsEmpty;
+    /// <summary>Whether nothing waits to be run.</summary>
+    public bool IsEmpty => _actions.IsEmpty;
 
     /// <summary>Queues an action; after the end nobody is disturbed.</summary>
-    internal void Post(Action action)
+    public void Post(Action action)
     {
+        ArgumentNullException.ThrowIfNull(action);
         _actions.Enqueue(action);
         lock (_wakeLock)
         {
@@ -33,7 +35,7 @@ internal sealed class WorkerCommands : IDisposable
     }
 
     /// <summary>Queues an action; the task completes when it was run, and fails as it fails.</summary>
-    internal Task<bool> InvokeAsync(Action action)
+    public Task<bool> InvokeAsync(Action action)
     {
         TaskCompletionSource<bool> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Post(() =>
@@ -54,7 +56,7 @@ internal sealed class WorkerCommands : IDisposable
     }
 
     /// <summary>Runs what was posted. On the one thread.</summary>
-    internal void RunAll()
+    public void RunAll()
     {
         while (_actions.TryDequeue(out Action? action))
         {
@@ -63,8 +65,9 @@ internal sealed class WorkerCommands : IDisposable
     }
 
     /// <summary>Takes the wake-up. On the one thread.</summary>
-    internal void OnWake() => _wake.Take();
+    public void OnWake() => _wake.Take();
 
+    /// <summary>Ends the wake-ups; the thread has ended.</summary>
     public void Dispose()
     {
         lock (_wakeLock)

@@ -7,6 +7,7 @@ using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
+using Outboard.Cli.Nvme;
 using Outboard.Cli.Register;
 using Outboard.Cli.Rng;
 using Outboard.Cli.Terminal;
@@ -25,6 +26,7 @@ internal static class CommandTree
         (ConsoleCommand.Name, ConsoleCommand.Create),
         (RegisterCommand.CounterName, RegisterCommand.CreateCounter),
         (RegisterCommand.RegisterName, RegisterCommand.CreateRegister),
+        (NvmeCommand.Name, NvmeCommand.Create),
         (TestCardCommand.Name, TestCardCommand.Create),
         (BridgeCommand.Name, BridgeCommand.Create),
     ];

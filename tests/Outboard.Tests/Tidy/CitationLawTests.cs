@@ -1,5 +1,5 @@
-// Citations of specifications in comments: virtio-v1.3, vhost-user or vfio-user and a section's title in quotes. Each
-// title that is cited stands in SectionTitles.txt, where it was put after a look into the specification.
+// Citations of specifications in comments: virtio-v1.3, vhost-user, vfio-user or NVM Express Base and a section's title
+// in quotes. Each title that is cited stands in SectionTitles.txt, put there after a look into the specification.
 using System.Text.RegularExpressions;
 using Xunit;
 
@@ -56,7 +56,8 @@ public sealed partial class CitationLawTests
         }
     }
 
-    [GeneratedRegex("""(?<spec>virtio-v1\.3|vhost-user|vfio-user) "(?<title>[^"]+)"(( and|,) "(?<title>[^"]+)")*""")]
+    [GeneratedRegex(
+        """(?<spec>virtio-v1\.3|v(host|fio)-user|NVM Express Base) "(?<title>[^"]+)"(( and|,) "(?<title>[^"]+)")*""")]
     private static partial Regex Citation();
 
     [GeneratedRegex(@"\s*\n\s*///?\s*")]

@@ -67,10 +67,10 @@ public abstract class Disk : IDisposable
     public abstract string Description { get; }
 
     /// <summary>Opens a queue, on the thread that will use it.</summary>
-    /// <param name="context">The virtqueue's context.</param>
+    /// <param name="context">The thread's context.</param>
     /// <param name="owner">Who starts operations and hears of their end.</param>
     /// <param name="depth">Most operations in flight; request numbers are below it.</param>
-    public abstract DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth);
+    public abstract DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth);
 
     /// <summary>Reads the storage's size again.</summary>
     /// <returns>The size in bytes.</returns>

@@ -45,7 +45,7 @@ public sealed class FaultyDisk(Disk inner, FaultPlan plan) : Disk
     public override string Description => $"{inner.Description}, with faults (seed {plan.Seed})";
 
     /// <inheritdoc/>
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth)
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth)
     {
         ulong seed = plan.Seed + ((ulong)Interlocked.Increment(ref _queues) * 0x9E3779B97F4A7C15);
         return new Queue(inner.OpenQueue(context, owner, depth), context, owner, plan, seed);
@@ -67,7 +67,7 @@ public sealed class FaultyDisk(Disk inner, FaultPlan plan) : Disk
     public override void Dispose() => inner.Dispose();
 
     private sealed class Queue(
-        DiskQueue inner, QueueContext context, IDiskQueueOwner owner, FaultPlan plan, ulong state) : DiskQueue
+        DiskQueue inner, IoContext context, IDiskQueueOwner owner, FaultPlan plan, ulong state) : DiskQueue
     {
         public override int Start(uint request, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
         {

@@ -82,7 +82,7 @@ public sealed class FileDisk : Disk
     }
 
     /// <inheritdoc/>
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) =>
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) =>
         new FileDiskQueue(this, context, owner, depth);
 
     /// <inheritdoc/>

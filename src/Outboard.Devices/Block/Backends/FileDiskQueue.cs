@@ -25,7 +25,7 @@ internal sealed class FileDiskQueue : DiskQueue
     private const int MaxSegments = 1024;
 
     private readonly BlockFile _file;
-    private readonly QueueContext _context;
+    private readonly IoContext _context;
     private readonly IDiskQueueOwner _owner;
     private readonly Progress[] _requests;
     private readonly Queue<uint> _waiting;
@@ -33,7 +33,7 @@ internal sealed class FileDiskQueue : DiskQueue
     private readonly BouncePool _bounces;
     private bool _usesEngine;
 
-    internal FileDiskQueue(FileDisk disk, QueueContext context, IDiskQueueOwner owner, int depth)
+    internal FileDiskQueue(FileDisk disk, IoContext context, IDiskQueueOwner owner, int depth)
     {
         _file = disk.File;
         _context = context;

@@ -38,7 +38,7 @@ public sealed class MemoryDisk : Disk
     public override string Description => $"memory, {SizeBytes} bytes";
 
     /// <inheritdoc/>
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) => new Queue(this);
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) => new Queue(this);
 
     /// <inheritdoc/>
     public override void Dispose()

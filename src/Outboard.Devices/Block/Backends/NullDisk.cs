@@ -14,7 +14,7 @@ public sealed class NullDisk(long sizeBytes) : Disk
     public override string Description => $"null, {sizeBytes} bytes";
 
     /// <inheritdoc/>
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) => new Queue();
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) => new Queue();
 
     /// <inheritdoc/>
     public override void Dispose()

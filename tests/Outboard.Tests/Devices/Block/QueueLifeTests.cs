@@ -169,14 +169,14 @@ public sealed class QueueLifeTests
 
         public override string Description => "broken";
 
-        public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) =>
+        public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) =>
             new Queue(onStart, context);
 
         public override void Dispose()
         {
         }
 
-        private sealed class Queue(Exception? onStart, QueueContext context) : DiskQueue
+        private sealed class Queue(Exception? onStart, IoContext context) : DiskQueue
         {
             public override int Start(uint request, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
             {

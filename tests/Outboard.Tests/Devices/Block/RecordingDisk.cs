@@ -25,7 +25,7 @@ internal sealed class RecordingDisk(Disk inner) : Disk
 
     public override string Description => inner.Description;
 
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) =>
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) =>
         new Queue(this, inner.OpenQueue(context, owner, depth));
 
     public override int Flush()
@@ -61,7 +61,7 @@ internal sealed class RecordingDisk(Disk inner) : Disk
 /// <summary>A disk whose operations all stay pending until <see cref="Release"/>.</summary>
 internal sealed class HeldDisk(long sizeBytes) : Disk
 {
-    private readonly ConcurrentQueue<(QueueContext Context, IDiskQueueOwner Owner, uint Request)> _held = new();
+    private readonly ConcurrentQueue<(IoContext Context, IDiskQueueOwner Owner, uint Request)> _held = new();
 
     public int Held => _held.Count;
 
@@ -72,13 +72,13 @@ internal sealed class HeldDisk(long sizeBytes) : Disk
 
     public override string Description => "held";
 
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) =>
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) =>
         new Queue(this, context, owner);
 
     /// <summary>Ends the oldest operation, on its queue's thread.</summary>
     public bool Release(int result = 0)
     {
-        if (!_held.TryDequeue(out (QueueContext Context, IDiskQueueOwner Owner, uint Request) oldest))
+        if (!_held.TryDequeue(out (IoContext Context, IDiskQueueOwner Owner, uint Request) oldest))
         {
             return false;
         }
@@ -95,7 +95,7 @@ internal sealed class HeldDisk(long sizeBytes) : Disk
     {
     }
 
-    private sealed class Queue(HeldDisk disk, QueueContext context, IDiskQueueOwner owner) : DiskQueue
+    private sealed class Queue(HeldDisk disk, IoContext context, IDiskQueueOwner owner) : DiskQueue
     {
         public override int Start(uint request, in DiskOperation operation, ReadOnlySpan<IoSegment> segments)
         {

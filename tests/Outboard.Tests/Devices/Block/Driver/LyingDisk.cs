@@ -26,7 +26,7 @@ internal sealed class LyingDisk(Disk inner, Lie lie) : Disk
 
     public override string Description => $"{inner.Description}, lying: {lie}";
 
-    public override DiskQueue OpenQueue(QueueContext context, IDiskQueueOwner owner, int depth) =>
+    public override DiskQueue OpenQueue(IoContext context, IDiskQueueOwner owner, int depth) =>
         new Queue(inner.OpenQueue(context, owner, depth), lie);
 
     public override void Dispose() => inner.Dispose();

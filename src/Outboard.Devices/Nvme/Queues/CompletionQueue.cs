@@ -1,0 +1,270 @@
+// An I/O completion queue: entries go out with the phase bit last, so that a driver may poll; one interrupt follows for
+// all that were written in a turn.
+//
+// A command is taken from a submission queue only when there is room for its completion (TryReserve): completions never
+// wait for the driver. Where the ring is not in mapped memory, entries go by messages, one after another.
+using System.Runtime.InteropServices;
+using Outboard.Devices.Nvme.Spec;
+using Outboard.Memory;
+
+namespace Outboard.Devices.Nvme.Queues;
+
+/// <summary>An I/O completion queue. Used by its worker's thread, but for what says otherwise.</summary>
+internal sealed class CompletionQueue
+{
+    private readonly NvmeWorker _worker;
+    private readonly ulong _address;
+    private readonly Queue<NvmeCompletion> _unwritten = new();
+    private readonly byte[] _entry = new byte[NvmeCompletion.Bytes];
+
+    private MemoryWindow _ring;
+    private bool _isMapped;
+    private bool _isWriting;
+    private bool _isBroken;
+    private uint _tail;
+    private uint _head;
+    private ushort _phase = 1;
+    private uint _reserved;
+    private bool _isUnannounced;
+    private uint _headRegister;
+    private uint _badHead = uint.MaxValue;
+    private bool _wantsHead;
+
+    internal CompletionQueue(
+        NvmeWorker worker, int id, uint size, ulong address, int vector, bool hasInterrupts)
+    {
+        _worker = worker;
+        _address = address;
+        Id = id;
+        Size = size;
+        Vector = vector;
+        HasInterrupts = hasInterrupts;
+    }
+
+    internal int Id { get; }
+
+    /// <summary>Entries.</summary>
+    internal uint Size { get; }
+
+    internal int Vector { get; }
+
+    internal bool HasInterrupts { get; }
+
+    internal NvmeWorker Worker => _worker;
+
+    /// <summary>Submission queues that complete here; changed by the admin queue only.</summary>
+    internal int Users { get; set; }
+
+    /// <summary>Whether entries are there that the driver has not taken. From any thread.</summary>
+    internal bool HasUnread => HasInterrupts && Volatile.Read(ref _tail) != Volatile.Read(ref _head);
+
+    private int DoorbellIndex => (Id * 2) + 1;
+
+    private uint Used => Distance(_head, _tail);
+
+    /// <summary>The driver wrote the doorbell's register. From the control loop; the value is below the
+    /// size.</summary>
+    internal void WriteHead(uint head)
+    {
+        uint before = Volatile.Read(ref _head);
+        if (Distance(before, head) > Distance(before, Volatile.Read(ref _tail)))
+        {
+            // more than there is
+            _worker.Controller.Raise(NvmeEvent.InvalidDoorbellValue);
+            return;
+        }
+
+        Volatile.Write(ref _headRegister, head);
+        Interlocked.MemoryBarrier();
+        if (Volatile.Read(ref _wantsHead) || !_worker.UsesVectors)
+        {
+            _worker.Ring();
+        }
+    }
+
+    internal void Adopt(GuestMemory memory)
+    {
+        _isBroken = false;
+        _isMapped = memory.TryGetWindow(_address, Size * NvmeCompletion.Bytes, out _ring) && _ring.IsAligned(16);
+    }
+
+    /// <summary>Keeps room for one completion.</summary>
+    /// <returns>False when the driver has to take entries first.</returns>
+    internal bool TryReserve()
+    {
+        if (!HasRoom())
+        {
+            return false;
+        }
+
+        _reserved++;
+        return true;
+    }
+
+    internal bool HasRoom()
+    {
+        if (Used + _reserved >= Size / 2)
+        {
+            ReadHead();
+        }
+
+        return Used + _reserved < Size - 1;
+    }
+
+    /// <summary>Asks for a doorbell, since nothing else will tell of room. Look for room again after it.</summary>
+    internal void ArmHead()
+    {
+        Volatile.Write(ref _wantsHead, true);
+        _worker.Shadow.Arm(DoorbellIndex, _head);
+    }
+
+    /// <summary>The value of the doorbell, for buffers that come later than the queue.</summary>
+    internal void FillShadow()
+    {
+        _worker.Shadow.Set(DoorbellIndex, _head);
+        Shun();
+    }
+
+    /// <summary>
+    /// Wants no doorbell: the driver rings when it passes the value that stands there, and it does not pass the one
+    /// behind it.
+    /// </summary>
+    internal void Shun() => _worker.Shadow.Arm(DoorbellIndex, _head == 0 ? Size - 1 : _head - 1);
+
+    /// <summary>Writes a completion, for which room was kept.</summary>
+    internal void Post(in NvmeCompletion completion)
+    {
+        if (_isMapped && _unwritten.Count == 0)
+        {
+            Write(in completion);
+        }
+        else
+        {
+            _unwritten.Enqueue(completion);
+        }
+    }
+
+    /// <summary>Gives back room that is not needed.</summary>
+    internal void Unreserve() => _reserved--;
+
+    /// <summary>The end of a turn: writes what could not be written at once, and interrupts.</summary>
+    /// <returns>Whether anything was done.</returns>
+    internal bool Flush()
+    {
+        if (_unwritten.Count > 0 && !_isWriting && !_isBroken)
+        {
+            if (_isMapped)
+            {
+                while (_unwritten.TryDequeue(out NvmeCompletion completion))
+                {
+                    Write(in completion);
+                }
+            }
+            else
+            {
+                _ = WriteByMessagesAsync();
+            }
+        }
+
+        if (!_worker.UsesVectors)
+        {
+            ReadHead();
+            _worker.Shadow.Arm(DoorbellIndex, _head);
+            _worker.Controller.UpdatePin();
+        }
+
+        if (!_isUnannounced)
+        {
+            return false;
+        }
+
+        _isUnannounced = false;
+        if (HasInterrupts)
+        {
+            _worker.Controller.Interrupt(Vector);
+        }
+
+        return true;
+    }
+
+    private void Write(in NvmeCompletion completion)
+    {
+        uint at = _tail * NvmeCompletion.Bytes;
+        _ring.Write(at, completion.Result);
+        _ring.Write(at + 8, (uint)completion.QueueHead | ((uint)completion.Queue << 16));
+        uint last = completion.Id | ((uint)(completion.PhaseAndStatus | _phase) << 16);
+        _ring.WriteRelease32(at + 12, last);
+        Advance();
+    }
+
+    private void Advance()
+    {
+        _reserved--;
+        _isUnannounced = true;
+        uint next = _tail + 1;
+        if (next == Size)
+        {
+            next = 0;
+            _phase ^= 1;
+        }
+
+        Volatile.Write(ref _tail, next);
+    }
+
+    private async Task WriteByMessagesAsync()
+    {
+        _isWriting = true;
+        while (!_isMapped && _unwritten.TryPeek(out NvmeCompletion completion))
+        {
+            completion.PhaseAndStatus |= _phase;
+            MemoryMarshal.Write(_entry, completion);
+            ulong at = _address + (_tail * NvmeCompletion.Bytes);
+            if (!await _worker.TryWriteGuestAsync(at, _entry).ConfigureAwait(false))
+            {
+                // The client is going, or the memory is not there: this waits until memory changes.
+                _isBroken = true;
+                _worker.OnRingUnreachable(at);
+                break;
+            }
+
+            _unwritten.Dequeue();
+            Advance();
+        }
+
+        _isWriting = false;
+    }
+
+    private uint Distance(uint from, uint to) => to >= from ? to - from : to + Size - from;
+
+    /// <summary>Takes note of the entries that the driver has taken.</summary>
+    private void ReadHead()
+    {
+        if (!_worker.Shadow.IsOn)
+        {
+            TakeHead(Volatile.Read(ref _headRegister));
+        }
+        else if (_worker.Shadow.TryRead(DoorbellIndex, out uint head))
+        {
+            TakeHead(head);
+        }
+    }
+
+    private void TakeHead(uint head)
+    {
+        if (head == _head || head == _badHead)
+        {
+            return;
+        }
+
+        if (head >= Size || Distance(_head, head) > Used)
+        {
+            _badHead = head;
+            _worker.Controller.Raise(NvmeEvent.InvalidDoorbellValue);
+            return;
+        }
+
+        Volatile.Write(ref _wantsHead, false);
+        Volatile.Write(ref _head, head);
+        Shun();
+    }
+}

@@ -1,0 +1,91 @@
+// NvmeGuestTests.cs - our NVMe controller in a stock guest: Linux' own driver, by stock QEMU's vfio-user-pci.
+using Outboard.InteropTests.Lab;
+using Xunit;
+
+namespace Outboard.InteropTests.VfioUser;
+
+public sealed class NvmeGuestTests
+{
+    private const long DiskLength = 96 << 20;
+    private const int SectorLength = 512;
+    private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
+
+    /// <summary>Queues of several CPUs, two namespaces, both block sizes; doorbells in memory and by message.</summary>
+    [Theory]
+    [InlineData(1, 512, "")]
+    [InlineData(2, 4096, "--no-shadow-doorbells")]
+    public async Task Namespaces_keep_their_files(int processors, int blockSize, string option)
+    {
+        using TempFolder folder = new();
+        string[] options = option.Length == 0 ? [] : [option];
+        await using PeerProcess controller = await StartAsync(
+            folder,
+            [$"--blk-file={MakeDisk(folder, "one.img")}", $"--block-size={blockSize}",
+                $"--namespace={MakeDisk(folder, "two.img")}", "--serial=SN-4711", .. options]);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("nvme.sh"),
+            Processors = processors,
+            Variables = Variables(blockSize, hasSecond: true),
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("nvme.sock")),
+        });
+
+        outcome.RequireSuccess();
+        Assert.Contains("serial: SN-4711", outcome.Serial, StringComparison.Ordinal);
+        await RequireCleanEndAsync(controller);
+    }
+
+    /// <summary>Nothing is mapped: rings, lists and data go by messages.</summary>
+    [Fact]
+    public async Task A_guest_whose_memory_is_not_shared_is_served_by_messages()
+    {
+        using TempFolder folder = new();
+        await using PeerProcess controller = await StartAsync(folder, [$"--blk-file={MakeDisk(folder, "one.img")}"]);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("nvme.sh"),
+            Variables = Variables(SectorLength, hasSecond: false),
+            SharesMemory = false,
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("nvme.sock")),
+        });
+
+        outcome.RequireSuccess();
+        await RequireCleanEndAsync(controller);
+    }
+
+    private static Dictionary<string, string> Variables(int blockSize, bool hasSecond, int resets = 3) => new()
+    {
+        ["SECTORS"] = $"{DiskLength / SectorLength}",
+        ["SECTORS2"] = hasSecond ? $"{DiskLength / SectorLength}" : "0",
+        ["BLOCK"] = $"{blockSize}",
+        ["VECTORS"] = "1",
+        ["RESETS"] = $"{resets}",
+    };
+
+    private static string MakeDisk(TempFolder folder, string name)
+    {
+        string path = folder.Combine(name);
+        using FileStream file = File.Create(path);
+        file.SetLength(DiskLength);
+        return path;
+    }
+
+    private static async Task<PeerProcess> StartAsync(TempFolder folder, string[] options)
+    {
+        string socket = folder.Combine("nvme.sock");
+        PeerProcess controller = PeerProcess.StartProgram(
+            "dotnet", [OutboardProgram.Path, "nvme", $"--vfio-user-socket={socket}", .. options]);
+        await controller.WaitForSocketAsync(socket, s_startLimit);
+        return controller;
+    }
+
+    private static async Task RequireCleanEndAsync(PeerProcess controller)
+    {
+        await controller.TerminateAsync();
+        Assert.Equal(0, controller.ExitCode);
+        Assert.DoesNotContain("refused", controller.Errors.Text);
+        Assert.DoesNotContain("warning", controller.Errors.Text);
+    }
+}
