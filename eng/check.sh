@@ -75,5 +75,6 @@ step "demo" dotnet run --project tools/Outboard.Cli -c Release --no-build -- dem
 step "packages" dotnet pack Outboard.slnx -c Release --no-build -o artifacts/packages
 step "ahead-of-time build" bash eng/aot.sh
 step "ahead-of-time demo" artifacts/aot/outboard demo
+step "kills of devices with state" eng/journal-kills.sh 1200
 step "instruction counts" eng/instructions.sh
 finish

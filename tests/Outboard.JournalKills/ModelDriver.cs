@@ -13,10 +13,12 @@ namespace Outboard.JournalKills;
 /// <param name="IsTracked">With an in-flight region, or without one.</param>
 /// <param name="IsRegister">A register, or a counter.</param>
 /// <param name="Size">Descriptors.</param>
-internal sealed record KillShape(bool IsPacked, bool IsTracked, bool IsRegister, int Size)
+/// <param name="IsInOrder">With VIRTIO_F_IN_ORDER: one used entry may stand for several chains.</param>
+internal sealed record KillShape(bool IsPacked, bool IsTracked, bool IsRegister, int Size, bool IsInOrder = false)
 {
     public ulong Features =>
-        VirtioFeatures.Version1 | VirtioFeatures.EventIndex | (IsPacked ? VirtioFeatures.RingPacked : 0);
+        VirtioFeatures.Version1 | VirtioFeatures.EventIndex | (IsPacked ? VirtioFeatures.RingPacked : 0)
+        | (IsInOrder ? VirtioFeatures.InOrder : 0);
 }
 
 /// <summary>Makes requests and checks the answers.</summary>

@@ -19,6 +19,7 @@ public abstract class BenchmarkBody : IDisposable
             ["driver queue add, publish, collect: 3 indirect"] = () => new DriverQueueBody(isIndirect: true),
             ["both sides of a virtqueue: 3 descriptors, split"] = () => new BothSidesBody(isPacked: false),
             ["both sides of a virtqueue: 3 descriptors, packed"] = () => new BothSidesBody(isPacked: true),
+            ["both sides of a virtqueue: counted once, journal"] = () => new CounterBody(),
             ["block driver read, submit, collect"] = () => new BlockDriverBody(),
             ["guest memory translate: 1 region"] = () => new TranslationBody(regions: 1),
             ["guest memory translate: 8 regions, random"] = () => new TranslationBody(regions: 8),

@@ -1,6 +1,5 @@
 // NetGuestTests.cs - a stock Linux guest under stock QEMU reaches a host through our back-end: a tap in a network
 // namespace of the test's own, with TCP servers of busybox behind it.
-using System.Security.Cryptography;
 using Outboard.InteropTests.Lab;
 using Xunit;
 
@@ -8,7 +7,6 @@ namespace Outboard.InteropTests.Net;
 
 public sealed class NetGuestTests
 {
-    private const int FileBytes = 3 << 20;
     private const string Mac = "52:54:00:77:00:02";
 
     private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
@@ -23,18 +21,10 @@ public sealed class NetGuestTests
     {
         using TempFolder folder = new();
         string socket = folder.Combine("net.sock");
-        string file = folder.Combine("data");
-        byte[] data = RandomNumberGenerator.GetBytes(FileBytes);
-        await File.WriteAllBytesAsync(file, data, TestContext.Current.CancellationToken);
-        await using TapNetwork network = await TapNetwork.MakeAsync(pairs);
-        Peers peers = await Peers.ReadyAsync();
-        await using PeerProcess download = PeerProcess.StartProgram(
-            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5001", "-e", "busybox", "cat", file));
-        await using PeerProcess upload = PeerProcess.StartProgram(
-            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5002", "-e", "busybox", "sha256sum"));
+        await using TapHost host = await TapHost.StartAsync(folder, pairs);
         await using PeerProcess backend = PeerProcess.StartProgram(
             "ip",
-            network.Inside(
+            host.Network.Inside(
                 "dotnet", OutboardProgram.Path, "net", $"--socket-path={socket}", $"--tap={TapNetwork.TapName}",
                 $"--queue-pairs={pairs}"));
         await backend.WaitForSocketAsync(socket, s_startLimit);
@@ -43,14 +33,7 @@ public sealed class NetGuestTests
         {
             Script = GuestOptions.ReadScript("net.sh"),
             Processors = pairs,
-            Variables = new Dictionary<string, string>
-            {
-                ["QUEUES"] = $"{pairs}",
-                ["HOST"] = TapNetwork.HostAddress,
-                ["GUEST"] = TapNetwork.GuestAddress,
-                ["MTU"] = "1500",
-                ["SUM"] = Convert.ToHexStringLower(SHA256.HashData(data)),
-            },
+            Variables = host.GuestVariables,
             DeviceArguments =
             [
                 "-chardev", $"socket,id=net,path={socket}",

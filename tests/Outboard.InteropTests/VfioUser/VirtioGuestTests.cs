@@ -1,6 +1,5 @@
 // VirtioGuestTests.cs - virtio devices of ours as PCI devices over vfio-user: a stock Linux guest drives them with its
 // stock drivers, as it does with the same devices over vhost-user.
-using System.Security.Cryptography;
 using Outboard.InteropTests.Lab;
 using Outboard.InteropTests.Net;
 using Xunit;
@@ -11,7 +10,6 @@ public sealed class VirtioGuestTests
 {
     private const long DiskLength = 96 << 20;
     private const int SectorLength = 512;
-    private const int FileBytes = 3 << 20;
 
     private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
 
@@ -65,18 +63,10 @@ public sealed class VirtioGuestTests
     {
         using TempFolder folder = new();
         string socket = folder.Combine("net.sock");
-        string file = folder.Combine("data");
-        byte[] data = RandomNumberGenerator.GetBytes(FileBytes);
-        await File.WriteAllBytesAsync(file, data, TestContext.Current.CancellationToken);
-        await using TapNetwork network = await TapNetwork.MakeAsync(pairs);
-        Peers peers = await Peers.ReadyAsync();
-        await using PeerProcess download = PeerProcess.StartProgram(
-            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5001", "-e", "busybox", "cat", file));
-        await using PeerProcess upload = PeerProcess.StartProgram(
-            "ip", network.Inside(peers.Runner, "busybox", "nc", "-ll", "-p", "5002", "-e", "busybox", "sha256sum"));
+        await using TapHost host = await TapHost.StartAsync(folder, pairs);
         await using PeerProcess card = PeerProcess.StartProgram(
             "ip",
-            network.Inside(
+            host.Network.Inside(
                 "dotnet", OutboardProgram.Path, "net", $"--vfio-user-socket={socket}", $"--tap={TapNetwork.TapName}",
                 $"--queue-pairs={pairs}", "--mac=52:54:00:77:00:02"));
         await card.WaitForSocketAsync(socket, s_startLimit);
@@ -85,14 +75,7 @@ public sealed class VirtioGuestTests
         {
             Script = GuestOptions.ReadScript("net.sh"),
             Processors = pairs,
-            Variables = new Dictionary<string, string>
-            {
-                ["QUEUES"] = $"{pairs}",
-                ["HOST"] = TapNetwork.HostAddress,
-                ["GUEST"] = TapNetwork.GuestAddress,
-                ["MTU"] = "1500",
-                ["SUM"] = Convert.ToHexStringLower(SHA256.HashData(data)),
-            },
+            Variables = host.GuestVariables,
             DeviceArguments = VfioUserGuest.Device(socket),
         });
 

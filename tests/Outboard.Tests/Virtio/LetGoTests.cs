@@ -24,13 +24,7 @@ public sealed class LetGoTests : IAsyncDisposable
     public async Task What_was_let_go_is_back_in_the_ring(ulong features)
     {
         PatientDevice device = new();
-        ServedRing ring = await ServedRing.StartAsync(device, _worker, features: features);
-        for (uint i = 0; i < 4; i++)
-        {
-            ring.Submit(i);
-        }
-
-        await device.HoldsAsync(4);
+        ServedRing ring = await StartHoldingAsync(device, features, 4);
 
         // The oldest was answered; it is not let go.
         device.Complete(0);
@@ -47,13 +41,7 @@ public sealed class LetGoTests : IAsyncDisposable
     public async Task What_was_overtaken_comes_back_empty(ulong features)
     {
         PatientDevice device = new();
-        ServedRing ring = await ServedRing.StartAsync(device, _worker, features: features);
-        for (uint i = 0; i < 4; i++)
-        {
-            ring.Submit(i);
-        }
-
-        await device.HoldsAsync(4);
+        ServedRing ring = await StartHoldingAsync(device, features, 4);
         device.Complete(2);
         Assert.Equal(2u, ring.Collect());
         uint where = await Soon(ring.StopAsync());
@@ -122,6 +110,19 @@ public sealed class LetGoTests : IAsyncDisposable
         // On a foreign thread: nobody is disturbed, and nothing is completed.
         held.Complete(0);
         Assert.False(ring.Driver.TryCollect(out _, out _));
+    }
+
+    /// <summary>A ring with so many requests, numbered from 0 on, that its device holds.</summary>
+    private async Task<ServedRing> StartHoldingAsync(PatientDevice device, ulong features, uint requests)
+    {
+        ServedRing ring = await ServedRing.StartAsync(device, _worker, features: features);
+        for (uint i = 0; i < requests; i++)
+        {
+            ring.Submit(i);
+        }
+
+        await device.HoldsAsync((int)requests);
+        return ring;
     }
 
     private static Task<T> Soon<T>(Task<T> task) =>

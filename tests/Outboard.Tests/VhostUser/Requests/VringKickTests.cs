@@ -55,17 +55,11 @@ public sealed class VringKickTests : RequestTest
     public async Task Ring_without_descriptors_runs_by_messages()
     {
         using WirePeer peer = await Rig.ConnectAsync();
-        await peer.NegotiateAsync(Features);
-        WirePeer channel = await OpenChannelAsync(peer);
-        RawRing ring = new(Rig, Rig.Memory(), 0);
-        await SetUpAsync(peer, ring);
-        await ring.EnableAsync(peer);
+        (RawRing ring, WirePeer channel) = await StartWithChannelAsync(peer);
         for (byte i = 1; i < 20; i++)
         {
             // A worker that is still looking needs no message; one too many does no harm.
-            ring.Put(i);
-            await peer.DoBytesAsync(Request, State(0, 0));
-            await ring.ExpectEchoAsync(i);
+            await KickAsync(peer, ring, i);
             await AnswerAsync(channel, BackendRequest.VringCall, 0);
         }
 
@@ -92,16 +86,10 @@ public sealed class VringKickTests : RequestTest
     public async Task Calls_that_nobody_answers_become_one_more()
     {
         using WirePeer peer = await Rig.ConnectAsync();
-        await peer.NegotiateAsync(Features);
-        WirePeer channel = await OpenChannelAsync(peer);
-        RawRing ring = new(Rig, Rig.Memory(), 0);
-        await SetUpAsync(peer, ring);
-        await ring.EnableAsync(peer);
+        (RawRing ring, WirePeer channel) = await StartWithChannelAsync(peer);
         for (byte i = 1; i < 10; i++)
         {
-            ring.Put(i);
-            await peer.DoBytesAsync(Request, State(0, 0));
-            await ring.ExpectEchoAsync(i);
+            await KickAsync(peer, ring, i);
         }
 
         await AnswerAsync(channel, BackendRequest.VringCall, 0);
@@ -131,11 +119,7 @@ public sealed class VringKickTests : RequestTest
     public async Task Broken_ring_is_told_by_a_message()
     {
         using WirePeer peer = await Rig.ConnectAsync();
-        await peer.NegotiateAsync(Features);
-        WirePeer channel = await OpenChannelAsync(peer);
-        RawRing ring = new(Rig, Rig.Memory(), 0);
-        await SetUpAsync(peer, ring);
-        await ring.EnableAsync(peer);
+        (RawRing ring, WirePeer channel) = await StartWithChannelAsync(peer);
         await RawRing.RemoveMemoryAsync(peer, ring.Memory);
         await AnswerAsync(channel, BackendRequest.VringErr, 0);
     }
@@ -148,9 +132,7 @@ public sealed class VringKickTests : RequestTest
         RawRing ring = new(Rig, Rig.Memory(), 0);
         await SetUpAsync(peer, ring);
         await ring.EnableAsync(peer);
-        ring.Put(1);
-        await peer.DoBytesAsync(Request, State(0, 0));
-        await ring.ExpectEchoAsync(1);
+        await KickAsync(peer, ring, 1);
     }
 
     private static byte[] State(uint index, uint num) => WirePeer.Bytes(new VringStatePayload(index, num));
@@ -162,6 +144,25 @@ public sealed class VringKickTests : RequestTest
         await ring.NumAsync(peer);
         await ring.BaseAsync(peer);
         await ring.AddrAsync(peer);
+    }
+
+    /// <summary>A ring that is enabled, and the channel by which its back-end calls.</summary>
+    private async Task<(RawRing Ring, WirePeer Channel)> StartWithChannelAsync(WirePeer peer)
+    {
+        await peer.NegotiateAsync(Features);
+        WirePeer channel = await OpenChannelAsync(peer);
+        RawRing ring = new(Rig, Rig.Memory(), 0);
+        await SetUpAsync(peer, ring);
+        await ring.EnableAsync(peer);
+        return (ring, channel);
+    }
+
+    /// <summary>One request, kicked by a message.</summary>
+    private static async Task KickAsync(WirePeer peer, RawRing ring, byte value)
+    {
+        ring.Put(value);
+        await peer.DoBytesAsync(FrontendRequest.VringKick, State(0, 0));
+        await ring.ExpectEchoAsync(value);
     }
 
     private static async Task AnswerAsync(WirePeer channel, BackendRequest request, uint index)

@@ -13,18 +13,21 @@ public sealed class JournalCrashTests
     /// <summary>Unordered stores of which every subset is lost; of more, each one, and all but each one.</summary>
     private const int FewStores = 4;
 
-    public static TheoryData<bool, bool, bool, int> Shapes()
+    public static TheoryData<bool, bool, bool, int, bool> Shapes()
     {
-        TheoryData<bool, bool, bool, int> shapes = [];
+        TheoryData<bool, bool, bool, int, bool> shapes = [];
         foreach (bool isRegister in (bool[])[false, true])
         {
             // In a small ring every slot is soon used again.
-            shapes.Add(false, true, isRegister, 4);
-            shapes.Add(false, true, isRegister, 16);
-            shapes.Add(true, true, isRegister, 4);
-            shapes.Add(true, true, isRegister, 16);
-            shapes.Add(false, false, isRegister, 4);
-            shapes.Add(false, false, isRegister, 16);
+            shapes.Add(false, true, isRegister, 4, false);
+            shapes.Add(false, true, isRegister, 16, false);
+            shapes.Add(true, true, isRegister, 4, false);
+            shapes.Add(true, true, isRegister, 16, false);
+            shapes.Add(false, false, isRegister, 4, false);
+            shapes.Add(false, false, isRegister, 16, false);
+            shapes.Add(false, true, isRegister, 8, true);
+            shapes.Add(true, true, isRegister, 8, true);
+            shapes.Add(false, false, isRegister, 8, true);
         }
 
         return shapes;
@@ -33,9 +36,9 @@ public sealed class JournalCrashTests
     [Theory]
     [MemberData(nameof(Shapes))]
     public void Each_request_takes_effect_once_wherever_the_device_is_killed(
-        bool packed, bool tracked, bool register, int size)
+        bool packed, bool tracked, bool register, int size, bool inOrder)
     {
-        KillShape shape = new(packed, tracked, register, size);
+        KillShape shape = new(packed, tracked, register, size, inOrder);
         int stores = Run(shape, size, []).Stores;
         Assert.InRange(stores, 50, 2000);
         for (int store = 0; store < stores; store++)
