@@ -1,8 +1,8 @@
 // How long a guest's processor stands still for an access to a device's register: the round trip of REGION_READ over
 // vfio-user, of 4 bytes, asked by blocking calls as a VMM does.
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions SOCKET [SECONDS]
-// Serve the device with "outboard test-card --vfio-user-socket=SOCKET", or with anything else that has a region 0. The
-// floor, measured in between, is a process that sends back what it gets, on the same sockets with the same blocking calls.
+// Serve the device with "outboard test-card --vfio-user-socket=SOCKET", or with anything else that has a region 0.
+// The floor, measured in between, is a process that sends back what it gets, on such a socket with blocking calls.
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Globalization;

@@ -98,7 +98,8 @@ internal sealed partial class AdminQueue
             await _bell.WaitAsync().ConfigureAwait(false);
             using (await LockAsync().ConfigureAwait(false))
             {
-                while (works && !_isEnding && HasRoom())
+                // While memory goes away, whoever takes it waits for this turn's end; the command stays where it is.
+                while (works && !_isEnding && !_controller.IsLettingGo && HasRoom())
                 {
                     if (_eventRequests.Count > 0 && _controller.Events.TryTake(out NvmeEvent kind))
                     {
