@@ -7,6 +7,7 @@ using Outboard.Cli.Demo;
 using Outboard.Cli.Discovery;
 using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
+using Outboard.Cli.Relay;
 using Outboard.Cli.Rng;
 using Outboard.Cli.TestCard;
 using Outboard.Cli.Trace;
@@ -20,6 +21,7 @@ internal static class CommandTree
         (BlockCommand.Name, BlockCommand.Create),
         (NetCommand.Name, NetCommand.Create),
         (RngCommand.Name, RngCommand.Create),
+        (RelayCommand.Name, RelayCommand.Create),
         (TestCardCommand.Name, TestCardCommand.Create),
         (BridgeCommand.Name, BridgeCommand.Create),
     ];

@@ -19,6 +19,9 @@ internal sealed record BackendIdentity(
     /// <summary>The device's shared memory regions, which a machine has shown to its guest.</summary>
     internal IReadOnlyList<SharedRegion> Regions { get; init; } = [];
 
+    /// <summary>The type of the device and its queues' largest sizes, where LIFE_CYCLE tells them.</summary>
+    internal string Kind { get; init; } = string.Empty;
+
     /// <summary>SHA-256 over all fields, in hexadecimal digits.</summary>
     internal string Digest
     {
@@ -29,6 +32,7 @@ internal sealed record BackendIdentity(
                 .Append(CultureInfo.InvariantCulture, $"protocol features {(ulong)ProtocolFeatures:x}\n")
                 .Append(CultureInfo.InvariantCulture, $"queues {QueueCount}\nmemory slots {MemorySlots}\n")
                 .Append(CultureInfo.InvariantCulture, $"config {Convert.ToHexString(Config)}\n");
+            text.Append(CultureInfo.InvariantCulture, $"device {Kind}\n");
             foreach (SharedRegion region in Regions)
             {
                 text.Append(CultureInfo.InvariantCulture, $"shared memory {region.Id} {region.SizeBytes:x}\n");
@@ -49,7 +53,26 @@ internal sealed record BackendIdentity(
             frontend.Features, frontend.ProtocolFeatures, frontend.QueueCount, slots, config)
         {
             Regions = frontend.SharedRegions,
+            Kind = await ReadKindAsync(frontend, cancellation).ConfigureAwait(false),
         };
+    }
+
+    private static async Task<string> ReadKindAsync(VhostUserFrontend frontend, CancellationToken cancellation)
+    {
+        if (!frontend.Has(ProtocolFeatures.LifeCycle))
+        {
+            return string.Empty;
+        }
+
+        IdentityPayload identity = await frontend.GetIdentityAsync(cancellation).ConfigureAwait(false);
+        StringBuilder kind = new($"{(VirtioDeviceId)identity.DeviceId}, queues of");
+        for (int i = 0; i < Math.Min((int)identity.QueueCount, frontend.QueueCount); i++)
+        {
+            int limit = await frontend.GetQueueLimitAsync(i, cancellation).ConfigureAwait(false);
+            kind.Append(CultureInfo.InvariantCulture, $" {limit}");
+        }
+
+        return kind.ToString();
     }
 
     /// <summary>The configuration space's first bytes; none when it is not told, or none are wanted.</summary>
@@ -89,6 +112,7 @@ internal sealed record BackendIdentity(
         Expect("protocol features", missing == 0,
             $"0x{(ulong)ProtocolFeatures:x} are in use, {missing} is not offered any more");
         Expect("queues", successor.QueueCount >= QueueCount, $"{successor.QueueCount}, there were {QueueCount}");
+        Expect("device", Kind == successor.Kind, $"{successor.Kind}, it was {Kind}");
         Expect("memory slots", successor.MemorySlots >= MemorySlots,
             $"{successor.MemorySlots}, there were {MemorySlots}");
         Expect("shared memory", Regions.SequenceEqual(successor.Regions),

@@ -27,6 +27,9 @@ internal sealed class ControlState
     /// <summary>SET_LOG_FD.</summary>
     internal EventFd? LogMarked { get; set; }
 
+    /// <summary>SUSPEND, until RESUME.</summary>
+    internal bool IsSuspended { get; set; }
+
     /// <summary>POSTCOPY_LISTEN, until POSTCOPY_END.</summary>
     internal bool IsInPostcopy { get; set; }
 
@@ -127,6 +130,7 @@ internal sealed class ControlState
         {
             Status = Status is null ? null : VirtioStatus.None;
             Mtu = 0;
+            IsSuspended = false;
             _config.Clear();
             _sessions.Clear();
             foreach (int index in _rings.Keys.ToArray())

@@ -36,8 +36,8 @@ public sealed class BackendMismatchException : IOException
         : base($"the back-end that came back is another one: {field}: {message}") => Field = field;
 
     /// <summary>
-    /// "features", "protocol features", "queues", "memory slots", "shared memory", "config", "status", "crypto session"
-    /// or "post-copy".
+    /// "features", "protocol features", "queues", "device", "memory slots", "shared memory", "config", "status",
+    /// "crypto session" or "post-copy".
     /// </summary>
     public string Field { get; }
 }

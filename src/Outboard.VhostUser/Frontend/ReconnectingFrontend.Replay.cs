@@ -75,13 +75,18 @@ public sealed partial class ReconnectingFrontend
         }
 
         await ReplaySessionsAsync(frontend, state, cancellation).ConfigureAwait(false); // 7
+        if (state.IsSuspended)
+        {
+            await frontend.SuspendAsync(cancellation).ConfigureAwait(false); // 8
+        }
+
         foreach (FrontendQueue queue in _queues)
         {
             await ReplayRingAsync(frontend, queue, state.Ring(queue.Ring.Index), cancellation)
-                .ConfigureAwait(false); // 8
+                .ConfigureAwait(false); // 9
         }
 
-        await ReplayStatusAsync(frontend, state.Status, cancellation).ConfigureAwait(false); // 9
+        await ReplayStatusAsync(frontend, state.Status, cancellation).ConfigureAwait(false); // 10
     }
 
     private async Task ReplayMemoryAsync(VhostUserFrontend frontend, CancellationToken cancellation)

@@ -13,9 +13,10 @@
 //   SET_STATUS up to FEATURES_OK               5   and GET_STATUS: FEATURES_OK must stay
 //   SET_CONFIG                                 6   the last value of each byte that the driver wrote
 //   CREATE_CRYPTO_SESSION                      7   drivers know sessions by number: each must get the one it had
-//   each ring that runs: SET_VRING_ENDIAN,     8   from where the used side stands; one that was disabled is disabled
+//   SUSPEND (behind LIFE_CYCLE)                8
+//   each ring that runs: SET_VRING_ENDIAN,     9   from where the used side stands; one that was disabled is disabled
 //     NUM, BASE, ADDR, ERR, CALL, KICK, ENABLE
-//   SET_STATUS in full                         9
+//   SET_STATUS in full                         10
 //   translations of an IOMMU                   when asked for; those of used rings with the ring
 //   shared objects, mappings, doorbells        the new back-end says what it has; doorbells go over to the queues
 //   not told: RARP, device state (they happen once), a display's socket (whoever holds its other end asks for another)

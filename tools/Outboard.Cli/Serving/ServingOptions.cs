@@ -45,6 +45,9 @@ internal sealed class ServingOptions
         "Offer VIRTIO_F_IN_ORDER: requests are returned in the order they came. Cheap for a network card; on a disk "
         + "one slow request holds back all behind it, so only on request.");
 
+    private readonly SwitchOption _lifeCycle = new(
+        "--life-cycle", "Offer the whole life cycle of the device (private to outboard), for 'outboard relay'.");
+
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
@@ -54,7 +57,7 @@ internal sealed class ServingOptions
     public IEnumerable<Option> Threads => [_threads, _polling];
 
     /// <summary>The last options of a command.</summary>
-    public IEnumerable<Option> Last => [_inOrder, _inband, .. _log.All];
+    public IEnumerable<Option> Last => [_inOrder, _inband, _lifeCycle, .. _log.All];
 
     /// <exception cref="CommandLineException">A value is wrong, or two exclude each other.</exception>
     public ServingSettings Read(ParseResult result) => new()
@@ -67,6 +70,7 @@ internal sealed class ServingOptions
         MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
         IsInOrder = _inOrder.Read(result),
         OffersInbandNotifications = _inband.Read(result),
+        OffersLifeCycle = _lifeCycle.Read(result),
         LogLevel = _log.Read(result),
     };
 }
