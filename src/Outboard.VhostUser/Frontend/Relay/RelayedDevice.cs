@@ -50,6 +50,7 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     private readonly SemaphoreSlim _turn = new(1);
     private string? _refusal;
     private bool _isAgreed;
+    private ulong _agreedFeatures;
     private bool _runs;
 
     private RelayedDevice(VhostUserFrontend frontend, in IdentityPayload identity, int[] limits, byte[] config)
@@ -199,15 +200,16 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     /// <inheritdoc/>
     protected override void OnFeaturesAccepted(ulong features)
     {
-        if (_isAgreed && _runs)
+        if (_isAgreed && (_runs || features == _agreedFeatures))
         {
-            // Told again for rings that run, or that are about to; a change would need a reset first.
+            // Told again; what the driver wrote meanwhile stays. A change while queues run would need a reset first.
             return;
         }
 
         try
         {
             Await(AgreeAsync(features));
+            _agreedFeatures = features;
             _refusal = null;
         }
         catch (Exception error) when (error is ProtocolException or IOException)

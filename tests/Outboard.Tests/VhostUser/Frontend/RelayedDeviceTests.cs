@@ -4,6 +4,7 @@ using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
 using Outboard.Devices.Block.Driver;
 using Outboard.Tests.Cli;
+using Outboard.Tests.Devices;
 using Outboard.Tests.VfioUser.Client;
 using Outboard.Tests.Virtio.Rig;
 using Outboard.VfioUser.Client;
@@ -158,6 +159,36 @@ public sealed class RelayedDeviceTests : IAsyncDisposable
         Assert.False(remote.WriteConfig(16, [1]));
         Assert.False(remote.WriteConfig(uint.MaxValue, [1]));
         Assert.Equal(99u, remote.Config.Get(FakeDevice.Capacity));
+    }
+
+    [Fact]
+    public async Task Features_told_twice_undo_nothing()
+    {
+        FakeDevice device = new();
+        RelayedDevice relayed = await ConnectAsync(device);
+        relayed.AcceptFeatures(Features);
+        int resets = device.Resets;
+        Assert.True(relayed.WriteConfig(8, [5]));
+        relayed.AcceptFeatures(Features);
+        Assert.Equal(resets, device.Resets);
+        relayed.AcceptFeatures(Features | FakeDevice.OwnFeatures);
+        Assert.Equal(resets + 1, device.Resets);
+    }
+
+    [Fact]
+    public async Task Nothing_is_allocated_for_a_request()
+    {
+        RelayedDevice relayed = await ConnectAsync(new FakeDevice());
+        await using QueueRig rig = new(relayed);
+        DrivenQueue queue = await rig.StartAsync(0, 16);
+        DriverBuffer buffer = rig.Memory.Allocate(64);
+        long allocated = await rig.AllocatedAsync(() =>
+        {
+            Assert.True(queue.Ring.TryAdd([buffer.Slice(0, 8)], [buffer.Slice(8, 8)], 3));
+            queue.Submit();
+            Assert.Equal((3u, 8u), queue.Collect());
+        });
+        Assert.Equal(0, allocated);
     }
 
     [Fact]
