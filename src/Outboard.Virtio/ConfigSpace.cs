@@ -80,18 +80,18 @@ public sealed class ConfigSpace
     }
 
     /// <summary>Reads for a driver; bytes beyond the end are zero.</summary>
-    public void Read(uint offset, Span<byte> destination)
+    public void Read(uint offset, Span<byte> destination) => ReadWithGeneration(offset, destination);
+
+    /// <summary>As <see cref="Read"/>.</summary>
+    /// <returns>The generation that the bytes are of.</returns>
+    public uint ReadWithGeneration(uint offset, Span<byte> destination)
     {
         destination.Clear();
-        if (offset >= (uint)_bytes.Length)
-        {
-            return;
-        }
-
-        int count = Math.Min(destination.Length, _bytes.Length - (int)offset);
+        int count = offset < (uint)_bytes.Length ? Math.Min(destination.Length, _bytes.Length - (int)offset) : 0;
         lock (_lock)
         {
-            _bytes.AsSpan((int)offset, count).CopyTo(destination);
+            _bytes.AsSpan((int)Math.Min(offset, (uint)_bytes.Length), count).CopyTo(destination);
+            return Generation;
         }
     }
 

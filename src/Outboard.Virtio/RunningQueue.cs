@@ -122,6 +122,14 @@ public sealed partial class RunningQueue
         _worker.Activate(this);
     });
 
+    /// <summary>Where the device stands at the moment, as <see cref="VringSetup.Base"/>.</summary>
+    public async Task<uint> GetBaseAsync()
+    {
+        uint position = 0;
+        await _worker.InvokeAsync(() => position = _queue.Base).ConfigureAwait(false);
+        return position;
+    }
+
     /// <summary>Starts the ring as a kick does.</summary>
     public Task StartAsync() => _worker.InvokeAsync(OnKick);
 

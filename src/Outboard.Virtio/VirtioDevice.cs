@@ -70,7 +70,7 @@ public abstract partial class VirtioDevice
 
     /// <summary>Writes to the configuration space as a driver does.</summary>
     /// <returns>False when nothing there may be written.</returns>
-    public bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
+    public virtual bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
     {
         if (!Config.Write(offset, source, isMigration))
         {
@@ -87,7 +87,7 @@ public abstract partial class VirtioDevice
     /// <param name="worker">The thread.</param>
     /// <returns>The running queue, by which it is enabled, changed and stopped.</returns>
     /// <exception cref="VringSetupException">The ring cannot be served as set up.</exception>
-    public Task<RunningQueue> StartQueue(VringSetup setup, QueueLinks links, QueueWorker worker)
+    public virtual Task<RunningQueue> StartQueue(VringSetup setup, QueueLinks links, QueueWorker worker)
     {
         ArgumentNullException.ThrowIfNull(setup);
         ArgumentNullException.ThrowIfNull(worker);

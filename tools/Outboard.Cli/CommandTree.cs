@@ -9,6 +9,7 @@ using Outboard.Cli.Inspect;
 using Outboard.Cli.Net;
 using Outboard.Cli.Nvme;
 using Outboard.Cli.Register;
+using Outboard.Cli.Relay;
 using Outboard.Cli.Rng;
 using Outboard.Cli.Terminal;
 using Outboard.Cli.TestCard;
@@ -27,6 +28,7 @@ internal static class CommandTree
         (RegisterCommand.CounterName, RegisterCommand.CreateCounter),
         (RegisterCommand.RegisterName, RegisterCommand.CreateRegister),
         (NvmeCommand.Name, NvmeCommand.Create),
+        (RelayCommand.Name, RelayCommand.Create),
         (TestCardCommand.Name, TestCardCommand.Create),
         (BridgeCommand.Name, BridgeCommand.Create),
     ];

@@ -93,6 +93,12 @@ internal sealed partial class BackendSession
     /// <summary>May be called on any thread, and waits for nobody.</summary>
     private void OnConfigChanged()
     {
+        if (_isSuspended)
+        {
+            _owesConfigChange = true;
+            return;
+        }
+
         if ((_protocolFeatures & (ProtocolFeatures.Config | ProtocolFeatures.BackendReq))
             == (ProtocolFeatures.Config | ProtocolFeatures.BackendReq))
         {

@@ -17,6 +17,7 @@ internal sealed partial class BackendSession
     private async ValueTask<Reply> SetFeaturesAsync(VhostUserMessage message)
     {
         ulong features = message.Read<ulong>();
+        RequireFeaturesOpen(features);
         ulong unknown = features & ~(_offeredFeatures | ToleratedFeatures);
         _featuresRefused = unknown != 0;
         if (_featuresRefused)
@@ -94,6 +95,8 @@ internal sealed partial class BackendSession
         }
 
         RequireInbandFeatures(features);
+        RequireLifeCycleFeatures(features);
+
         // The acknowledgement of this very message already follows what it negotiates.
         _protocolFeatures = features;
         UseInbandErrors();
@@ -113,6 +116,11 @@ internal sealed partial class BackendSession
         if (status > byte.MaxValue)
         {
             throw new ProtocolException("SET_STATUS", "status", $"0x{status:x} has more than 8 bits");
+        }
+
+        if (HasLifeCycle)
+        {
+            return await StepAsync((VirtioStatus)status).ConfigureAwait(false);
         }
 
         // FEATURES_OK does not stick after refused features: virtio-v1.3 "2.2.2 Device Requirements: Feature Bits".
@@ -147,6 +155,8 @@ internal sealed partial class BackendSession
         _status = VirtioStatus.None;
         _featuresRefused = false;
         _needsReset = false;
+        _isSuspended = false;
+        _owesConfigChange = false;
         return Reply.Done;
     }
 

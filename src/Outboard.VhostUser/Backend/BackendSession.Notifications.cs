@@ -10,7 +10,7 @@ namespace Outboard.VhostUser.Backend;
 internal sealed partial class BackendSession
 {
     private const ProtocolFeatures OfferedOnRequest =
-        ProtocolFeatures.InbandNotifications | ProtocolFeatures.CrossEndian;
+        ProtocolFeatures.InbandNotifications | ProtocolFeatures.CrossEndian | ProtocolFeatures.LifeCycle;
 
     /// <summary>Without these, notifications have no channel, or no acknowledgement.</summary>
     private const ProtocolFeatures NeededByInband = ProtocolFeatures.BackendReq | ProtocolFeatures.ReplyAck;

@@ -186,7 +186,7 @@ internal sealed partial class BackendSession
         return Reply.Done;
     }
 
-    private static async Task EnableAsync(Vring vring, bool enabled, bool starts)
+    private async Task EnableAsync(Vring vring, bool enabled, bool starts)
     {
         vring.IsEnabled = enabled;
         vring.StartsEnabled = enabled && starts;
@@ -197,7 +197,7 @@ internal sealed partial class BackendSession
                 await running.StartAsync().ConfigureAwait(false);
             }
 
-            await running.EnableAsync(enabled).ConfigureAwait(false);
+            await running.EnableAsync(enabled && MayServe).ConfigureAwait(false);
         }
     }
 
@@ -226,7 +226,7 @@ internal sealed partial class BackendSession
             Call = vring.Call ?? InbandCall(vring.Index),
             IsKickedByMessage = HasInband && vring.Kick is null,
             IsStarted = vring.StartsEnabled || wasStarted,
-            IsEnabled = vring.IsEnabled,
+            IsEnabled = vring.IsEnabled && MayServe,
             Faulted = OnFaulted,
             Untranslated = OnUntranslated,
             AccessFailed = OnAccessFailed,
@@ -236,6 +236,7 @@ internal sealed partial class BackendSession
         {
             await _device.TakeOverAsync().ConfigureAwait(false);
             QueueWorker worker = _workers.For(_firstWorker + vring.Index);
+            vring.IsBroken = false;
             vring.Running = await _device.StartQueue(setup, links, worker).ConfigureAwait(false);
             vring.Kick = null;
             vring.Call = null;

@@ -246,6 +246,14 @@ internal sealed partial class BackendSession : IAsyncDisposable
         FrontendRequest.PostcopyListen => PostcopyListen(),
         FrontendRequest.PostcopyEnd => PostcopyEnd(),
         FrontendRequest.GetConfig => GetConfig(message),
+        FrontendRequest.GetIdentity => GetIdentity(),
+        FrontendRequest.GetQueueLimit => GetQueueLimit(message),
+        FrontendRequest.GetIovaRange => GetIovaRange(),
+        FrontendRequest.Suspend => await SuspendAsync().ConfigureAwait(false),
+        FrontendRequest.Resume => await ResumeAsync().ConfigureAwait(false),
+        FrontendRequest.GetQueueState => await GetQueueStateAsync(message).ConfigureAwait(false),
+        FrontendRequest.ReadConfig => ReadConfig(message),
+        FrontendRequest.WriteConfig => WriteConfig(message),
         FrontendRequest.SetConfig => SetConfig(message),
         FrontendRequest.CreateCryptoSession => CreateCryptoSession(message),
         FrontendRequest.CloseCryptoSession => CloseCryptoSession(message),
@@ -297,6 +305,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     private void OnFaulted(int queue, VirtqueueFault fault)
     {
         _needsReset = true;
+        _vrings[queue].IsBroken = true;
         _log.LogWarning(
             "queue {Queue}: the driver broke the ring ({Fault}); it is not served until reset", queue, fault);
         _vrings[queue].SignalError();

@@ -38,6 +38,9 @@ internal sealed class Vring(int index) : IDisposable
 
     internal bool IsEnabled { get; set; }
 
+    /// <summary>Whether the driver broke it since it was started. Set by its thread.</summary>
+    internal volatile bool IsBroken;
+
     /// <summary>Whether it was enabled by a message, so that it is looked at without a kick.</summary>
     internal bool StartsEnabled { get; set; }
 

@@ -25,7 +25,7 @@ public sealed class FrontendQueue : DriverQueueLink, IDisposable
     public EventFd Kick { get; } = new();
 
     /// <summary>The page that the device wants to be told by, when it has offered one.</summary>
-    internal DoorbellPages Doorbell { get; init; } = new();
+    internal DoorbellPages Doorbell { get; set; } = new();
 
     /// <summary>Device to driver.</summary>
     public EventFd Call { get; } = new();

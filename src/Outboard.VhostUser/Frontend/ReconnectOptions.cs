@@ -1,5 +1,4 @@
 // How a front-end gets its back-end back, and why it may refuse it.
-using Outboard.VhostUser.Channel;
 
 namespace Outboard.VhostUser.Frontend;
 
@@ -36,47 +35,9 @@ public sealed class BackendMismatchException : IOException
     public BackendMismatchException(string field, string message)
         : base($"the back-end that came back is another one: {field}: {message}") => Field = field;
 
-    /// <summary>"features", "protocol features", "queues", "memory slots" or "config".</summary>
+    /// <summary>
+    /// "features", "protocol features", "queues", "device", "memory slots", "shared memory", "config", "status",
+    /// "crypto session" or "post-copy".
+    /// </summary>
     public string Field { get; }
-}
-
-/// <summary>What a driver relies on, and each back-end must have.</summary>
-internal sealed record BackendIdentity(
-    ulong Features, Protocol.ProtocolFeatures ProtocolFeatures, int QueueCount, ulong MemorySlots, byte[] Config)
-{
-    /// <summary>Reads it from a back-end after negotiation.</summary>
-    internal static async Task<BackendIdentity> ReadAsync(
-        VhostUserFrontend frontend, int configSizeBytes, CancellationToken cancellation)
-    {
-        ulong slots = frontend.Has(Protocol.ProtocolFeatures.ConfigureMemSlots)
-            ? await frontend.GetMaxMemSlotsAsync(cancellation).ConfigureAwait(false) : 0;
-        byte[] config = configSizeBytes > 0 && frontend.Has(Protocol.ProtocolFeatures.Config)
-            ? await frontend.GetConfigAsync(0, configSizeBytes, cancellation).ConfigureAwait(false) : [];
-        return new BackendIdentity(
-            frontend.Features, frontend.ProtocolFeatures, frontend.QueueCount, slots, config);
-    }
-
-    /// <summary>Checks a successor. More than before is no hindrance: it is not used.</summary>
-    /// <exception cref="BackendMismatchException">It lacks something, or its configuration differs.</exception>
-    internal void Check(BackendIdentity successor)
-    {
-        Expect("features", (Features & ~successor.Features) == 0,
-            $"0x{Features:x} are in use, 0x{Features & ~successor.Features:x} of them are not offered any more");
-        Protocol.ProtocolFeatures missing = ProtocolFeatures & ~successor.ProtocolFeatures;
-        Expect("protocol features", missing == 0,
-            $"0x{(ulong)ProtocolFeatures:x} are in use, {missing} is not offered any more");
-        Expect("queues", successor.QueueCount >= QueueCount, $"{successor.QueueCount}, there were {QueueCount}");
-        Expect("memory slots", successor.MemorySlots >= MemorySlots,
-            $"{successor.MemorySlots}, there were {MemorySlots}");
-        int differing = Config.AsSpan().CommonPrefixLength(successor.Config);
-        Expect("config", differing == Config.Length, $"differs from byte {differing} on");
-    }
-
-    private static void Expect(string field, bool holds, string problem)
-    {
-        if (!holds)
-        {
-            throw new BackendMismatchException(field, problem);
-        }
-    }
 }

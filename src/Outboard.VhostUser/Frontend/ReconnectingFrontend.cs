@@ -1,15 +1,36 @@
 // A front-end that outlives its back-ends. It keeps what a back-end must be told (memory, rings, the in-flight region),
 // and tells it to each one that comes:
 //
-//   negotiate, as before -> compare with the first back-end -> memory -> SET_INFLIGHT_FD -> each ring, from where the
-//   used side stands -> a kick, since requests may be waiting
+//   negotiate, as before -> compare (BackendIdentity) -> all control state -> a kick, since requests may be waiting
 //
+//   what                                       told again
+//   features, protocol features                at negotiation: those in use, LOG_ALL after the log
+//   channel for the back-end's requests        at negotiation
+//   NET_SET_MTU                                1   first, as other front-ends do
+//   memory: ADD_MEM_REG or SET_MEM_TABLE       2
+//   SET_LOG_BASE, SET_LOG_FD, LOG_ALL          3   while logging is on
+//   SET_INFLIGHT_FD                            4   the region that its predecessor wrote
+//   SET_STATUS up to FEATURES_OK               5   and GET_STATUS: FEATURES_OK must stay
+//   SET_CONFIG                                 6   the last value of each byte that the driver wrote
+//   CREATE_CRYPTO_SESSION                      7   drivers know sessions by number: each must get the one it had
+//   SUSPEND (behind LIFE_CYCLE)                8
+//   each ring that runs: SET_VRING_ENDIAN,     9   from where the used side stands; one that was disabled is disabled
+//     NUM, BASE, ADDR, ERR, CALL, KICK, ENABLE
+//   SET_STATUS in full                         10
+//   translations of an IOMMU                   when asked for; those of used rings with the ring
+//   shared objects, mappings, doorbells        the new back-end says what it has; doorbells go over to the queues
+//   not told: RARP, device state (they happen once), a display's socket (whoever holds its other end asks for another)
+//
+// A back-end that died in post-copy took pages of the guest with it: nothing may take over.
+// What a reset undoes (SET_STATUS 0, RESET_DEVICE) is not told again: writes, sessions, rings.
 // With an in-flight region the back-end submits again what its predecessor held, and the queues may be used all the
 // time: their requests just take longer. Without one this side does it (DriverQueue.ResubmitInFlight), for which nobody
 // else may use the queues: a request may then be carried out twice, though it is completed once.
-// A connect may succeed on a socket whose owner is dying, so everything up to the last ring is one attempt.
-// Not here: SET_STATUS, and driver writes to the configuration space; neither is told again.
+// A connect may succeed on a socket whose owner is dying, so everything up to the last step is one attempt.
+// The configuration space that counts is the last one that was read: when a back-end tells that it changed, it is read
+// again; when that fails, a successor may have any.
 using System.Diagnostics;
+using Outboard.Memory;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Queue.Driver;
@@ -20,12 +41,13 @@ namespace Outboard.VhostUser.Frontend;
 /// <remarks>
 /// Methods are called one at a time. When <see cref="Lost"/> completes, call <see cref="ReconnectAsync"/>.
 /// </remarks>
-public sealed class ReconnectingFrontend : IAsyncDisposable
+public sealed partial class ReconnectingFrontend : IAsyncDisposable
 {
     private readonly ChannelSource _source;
     private readonly VhostUserFrontendOptions _options;
     private readonly ReconnectOptions _reconnect;
-    private readonly BackendIdentity _identity;
+    private BackendIdentity _identity;
+    private volatile bool _isConfigUnknown;
     private readonly List<DriverMemory> _memories = [];
     private readonly List<FrontendQueue> _queues = [];
     private InflightRegion? _inflight;
@@ -43,8 +65,29 @@ public sealed class ReconnectingFrontend : IAsyncDisposable
         Current = frontend;
 
         // Successors are asked for what is in use, not for more.
-        _options = options with { Features = identity.Features, ProtocolFeatures = identity.ProtocolFeatures };
+        _options = options with
+        {
+            Features = identity.Features,
+            ProtocolFeatures = identity.ProtocolFeatures,
+            SharedObjects = options.SharedObjects ?? new SharedObjectTable(),
+        };
+        Follow(frontend);
     }
+
+    /// <summary>
+    /// Raised, on a pool thread, when the back-end tells that its configuration space changed, and when nobody knows
+    /// whether that of a successor is another.
+    /// </summary>
+    public event Action? ConfigChanged;
+
+    /// <summary>Raised, on a pool thread, when a back-end tells by a message that a ring is broken.</summary>
+    public event Action<int>? RingBroken;
+
+    /// <summary>As <see cref="VhostUserFrontend.AccessFailed"/>, of whichever back-end.</summary>
+    public event Action<ulong, MemoryAccess>? AccessFailed;
+
+    /// <summary>A digest of what is in use and each successor must have, its configuration space included.</summary>
+    public string Digest => _identity.Digest;
 
     /// <summary>The connection to the present back-end. Replaced by <see cref="ReconnectAsync"/>.</summary>
     public VhostUserFrontend Current { get; private set; }
@@ -136,15 +179,26 @@ public sealed class ReconnectingFrontend : IAsyncDisposable
     public async Task ReconnectAsync(CancellationToken cancellation = default)
     {
         await Current.DisposeAsync().ConfigureAwait(false);
+        ControlState state = Current.State;
+        bool isLogging = Current.IsLogging;
+        if (state.IsInPostcopy)
+        {
+            throw new BackendMismatchException("post-copy", "pages of the guest went with the back-end that had them");
+        }
+
         await AttemptAsync(_source, _options, _reconnect, _reconnect.Limit, async frontend =>
         {
-            int configBytes = _reconnect.ConfigSizeBytes;
-            _identity.Check(
-                await BackendIdentity.ReadAsync(frontend, configBytes, cancellation).ConfigureAwait(false));
-            await ReplayAsync(frontend, cancellation).ConfigureAwait(false);
+            await CheckAsync(frontend, state, cancellation).ConfigureAwait(false);
+            Follow(frontend);
+            await ReplayAsync(frontend, state, isLogging, cancellation).ConfigureAwait(false);
             Current = frontend;
         }, cancellation).ConfigureAwait(false);
         Reconnections++;
+        if (_isConfigUnknown)
+        {
+            _isConfigUnknown = false;
+            ConfigChanged?.Invoke();
+        }
     }
 
     /// <summary>Closes the connection, the eventfds of the queues and the in-flight region.</summary>
@@ -153,32 +207,6 @@ public sealed class ReconnectingFrontend : IAsyncDisposable
         await Current.DisposeAsync().ConfigureAwait(false);
         _queues.ForEach(queue => queue.Dispose());
         _inflight?.Dispose();
-    }
-
-    private async Task ReplayAsync(VhostUserFrontend frontend, CancellationToken cancellation)
-    {
-        if (frontend.Has(ProtocolFeatures.ConfigureMemSlots))
-        {
-            foreach (DriverMemory memory in _memories)
-            {
-                await frontend.AddMemRegAsync(memory, cancellation).ConfigureAwait(false);
-            }
-        }
-        else if (_memories.Count > 0)
-        {
-            await frontend.SetMemTableAsync(_memories, cancellation).ConfigureAwait(false);
-        }
-
-        if (_inflight is not null)
-        {
-            await frontend.SetInflightFdAsync(_inflight, cancellation).ConfigureAwait(false);
-        }
-
-        foreach (FrontendQueue queue in _queues)
-        {
-            uint ringBase = _inflight is null ? queue.Ring.ResubmitInFlight() : queue.Ring.UsedBase;
-            await frontend.ResumeQueueAsync(queue, ringBase, cancellation).ConfigureAwait(false);
-        }
     }
 
     /// <summary>Connects, negotiates and prepares, again and again until all of it succeeds.</summary>

@@ -26,8 +26,12 @@ public sealed partial class VhostUserFrontend
         RequestVringAsync(FrontendRequest.VringKick, index, 0, cancellation);
 
     /// <summary>SET_VRING_ENDIAN: the byte order of a legacy ring, before it starts.</summary>
-    public Task SetVringEndianAsync(int index, bool isBigEndian, CancellationToken cancellation = default) =>
-        RequestVringAsync(FrontendRequest.SetVringEndian, index, isBigEndian ? 1U : 0U, cancellation);
+    public async Task SetVringEndianAsync(int index, bool isBigEndian, CancellationToken cancellation = default)
+    {
+        await RequestVringAsync(FrontendRequest.SetVringEndian, index, isBigEndian ? 1U : 0U, cancellation)
+            .ConfigureAwait(false);
+        State.NoteRing(index, ring => ring with { IsBigEndian = isBigEndian });
+    }
 
     /// <summary>CREATE_CRYPTO_SESSION.</summary>
     /// <returns>The session's number.</returns>
@@ -44,14 +48,22 @@ public sealed partial class VhostUserFrontend
         }
 
         long session = BinaryPrimitives.ReadInt64LittleEndian(reply.Span[CryptoSessionPayload.SessionOffset..]);
-        return session >= 0
-            ? (ulong)session
-            : throw new ProtocolException("CREATE_CRYPTO_SESSION", "session", "the back-end refused it");
+        if (session < 0)
+        {
+            throw new ProtocolException("CREATE_CRYPTO_SESSION", "session", "the back-end refused it");
+        }
+
+        State.NoteSession((ulong)session, parameters);
+        return (ulong)session;
     }
 
     /// <summary>CLOSE_CRYPTO_SESSION.</summary>
-    public Task CloseCryptoSessionAsync(ulong session, CancellationToken cancellation = default) => RequestAsync(
-        FrontendRequest.CloseCryptoSession, VhostUserMessage.PayloadOf(session), cancellation);
+    public async Task CloseCryptoSessionAsync(ulong session, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf(session);
+        await RequestAsync(FrontendRequest.CloseCryptoSession, payload, cancellation).ConfigureAwait(false);
+        State.NoteSession(session, null);
+    }
 
     /// <summary>GET_SHARED_OBJECT: memory of an object that the back-end exports.</summary>
     /// <returns>The memory, which the caller disposes; null when there is no such object.</returns>

@@ -37,14 +37,16 @@ public sealed partial class VhostUserFrontend
         // Peers answer with whatever payload: the specification has none.
         await RequestAsync(FrontendRequest.SetLogBase, payload, cancellation, _channel.Attach(log.Memory))
             .ConfigureAwait(false);
+        State.Log = log;
     }
 
     /// <summary>SET_LOG_FD: what the back-end signals after it marked pages.</summary>
-    public Task SetLogFdAsync(EventFd marked, CancellationToken cancellation = default)
+    public async Task SetLogFdAsync(EventFd marked, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(marked);
-        return RequestAsync(
-            FrontendRequest.SetLogFd, [], cancellation, new DescriptorAttachment(marked.Descriptor.Duplicate()));
+        DescriptorAttachment attachment = new(marked.Descriptor.Duplicate());
+        await RequestAsync(FrontendRequest.SetLogFd, [], cancellation, attachment).ConfigureAwait(false);
+        State.LogMarked = marked;
     }
 
     /// <summary>Switches logging on, of buffers and of these rings, which may be running.</summary>

@@ -20,6 +20,10 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>NET_SET_MTU: the guest's MTU.</summary>
     /// <exception cref="ProtocolException">The back-end's network does not carry such packets.</exception>
-    public Task NetSetMtuAsync(int mtu, CancellationToken cancellation = default) =>
-        RequestAsync(FrontendRequest.NetSetMtu, VhostUserMessage.PayloadOf((ulong)mtu), cancellation);
+    public async Task NetSetMtuAsync(int mtu, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf((ulong)mtu);
+        await RequestAsync(FrontendRequest.NetSetMtu, payload, cancellation).ConfigureAwait(false);
+        State.Mtu = mtu;
+    }
 }

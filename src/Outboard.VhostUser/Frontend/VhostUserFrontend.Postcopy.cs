@@ -44,6 +44,7 @@ public sealed partial class VhostUserFrontend
     {
         await RequestStatusAsync(FrontendRequest.PostcopyListen, cancellation).ConfigureAwait(false);
         _inPostcopy = true;
+        State.IsInPostcopy = true;
     }
 
     /// <summary>POSTCOPY_END: all pages have come.</summary>
@@ -52,6 +53,7 @@ public sealed partial class VhostUserFrontend
     {
         await RequestStatusAsync(FrontendRequest.PostcopyEnd, cancellation).ConfigureAwait(false);
         _inPostcopy = false;
+        State.IsInPostcopy = false;
         _pages = null;
     }
 

@@ -27,7 +27,7 @@ public sealed partial class VhostUserFrontend
     {
         bool indirect = _options.UseIndirect && (Features & VirtioFeatures.IndirectDescriptors) != 0;
         DriverQueue ring = DriverQueue.Create(index, size, memory, Features, indirect ? IndirectEntries : 0);
-        FrontendQueue queue = new(ring, memory) { Doorbell = _doorbells };
+        FrontendQueue queue = new(ring, memory);
         await ResumeQueueAsync(queue, ring.InitialBase, cancellation).ConfigureAwait(false);
         return queue;
     }
@@ -40,6 +40,7 @@ public sealed partial class VhostUserFrontend
     {
         ArgumentNullException.ThrowIfNull(queue);
         int index = queue.Ring.Index;
+        queue.Doorbell = _doorbells;
         await SetVringNumAsync(index, queue.Ring.Size, cancellation).ConfigureAwait(false);
         await SetVringBaseAsync(index, ringBase, cancellation).ConfigureAwait(false);
         await SetVringAddrAsync(index, queue.Ring.Addresses, queue.Memory, IsLogging, cancellation)
@@ -50,6 +51,8 @@ public sealed partial class VhostUserFrontend
         {
             await SetVringEnableAsync(index, true, cancellation).ConfigureAwait(false);
         }
+
+        State.NoteRing(index, ring => ring with { IsStarted = true, IsDisabled = false });
 
         // Requests of before may be in the ring already; their kick went to an earlier back-end.
         queue.SignalKick();

@@ -103,6 +103,7 @@ public sealed partial class VhostUserFrontend
             throw BrokenReply(name, "size", $"{reply.Length} bytes of reply, 8 are due");
         }
 
+        State.NoteRing(index, ring => ring with { IsStarted = false });
         VringStatePayload state = MemoryMarshal.Read<VringStatePayload>(reply.Span);
         bool isPacked = (Features & VirtioFeatures.RingPacked) != 0;
         return state.Index == (uint)index && (isPacked || state.Num <= ushort.MaxValue)
@@ -120,8 +121,11 @@ public sealed partial class VhostUserFrontend
         RequestNotifierAsync(FrontendRequest.SetVringCall, index, call, cancellation);
 
     /// <summary>SET_VRING_ERR.</summary>
-    public Task SetVringErrAsync(int index, EventFd? error, CancellationToken cancellation = default) =>
-        RequestNotifierAsync(FrontendRequest.SetVringErr, index, error, cancellation);
+    public async Task SetVringErrAsync(int index, EventFd? error, CancellationToken cancellation = default)
+    {
+        await RequestNotifierAsync(FrontendRequest.SetVringErr, index, error, cancellation).ConfigureAwait(false);
+        State.NoteRing(index, ring => ring with { Errors = error });
+    }
 
     /// <summary>GET_PROTOCOL_FEATURES.</summary>
     public async Task<ProtocolFeatures> GetProtocolFeaturesAsync(CancellationToken cancellation = default) =>
@@ -141,8 +145,12 @@ public sealed partial class VhostUserFrontend
         RequestValueAsync(FrontendRequest.GetQueueNum, cancellation);
 
     /// <summary>SET_VRING_ENABLE.</summary>
-    public Task SetVringEnableAsync(int index, bool enabled, CancellationToken cancellation = default) =>
-        RequestVringAsync(FrontendRequest.SetVringEnable, index, enabled ? 1U : 0U, cancellation);
+    public async Task SetVringEnableAsync(int index, bool enabled, CancellationToken cancellation = default)
+    {
+        await RequestVringAsync(FrontendRequest.SetVringEnable, index, enabled ? 1U : 0U, cancellation)
+            .ConfigureAwait(false);
+        State.NoteRing(index, ring => ring with { IsDisabled = !enabled });
+    }
 
     /// <summary>GET_CONFIG.</summary>
     /// <exception cref="ProtocolException">The back-end has no such part of a configuration space.</exception>
@@ -158,14 +166,19 @@ public sealed partial class VhostUserFrontend
     }
 
     /// <summary>SET_CONFIG.</summary>
-    public Task SetConfigAsync(
+    public async Task SetConfigAsync(
         uint offset,
         ReadOnlyMemory<byte> bytes,
         bool isMigration = false,
         CancellationToken cancellation = default)
     {
         ConfigPayload head = new(offset, (uint)bytes.Length, isMigration ? ConfigPayload.Migration : 0);
-        return RequestAsync(FrontendRequest.SetConfig, VhostUserMessage.PayloadOf(head, bytes.Span), cancellation);
+        byte[] payload = VhostUserMessage.PayloadOf(head, bytes.Span);
+        await RequestAsync(FrontendRequest.SetConfig, payload, cancellation).ConfigureAwait(false);
+        if (!isMigration)
+        {
+            State.NoteConfig(offset, bytes.Span);
+        }
     }
 
     /// <summary>GET_INFLIGHT_FD: asks for a region in which the back-end records what it holds.</summary>
@@ -201,6 +214,7 @@ public sealed partial class VhostUserFrontend
     public async Task ResetDeviceAsync(CancellationToken cancellation = default)
     {
         await RequestAsync(FrontendRequest.ResetDevice, [], cancellation).ConfigureAwait(false);
+        State.NoteReset();
         DropSharedMappings();
     }
 
@@ -225,8 +239,12 @@ public sealed partial class VhostUserFrontend
     }
 
     /// <summary>SET_STATUS.</summary>
-    public Task SetStatusAsync(VirtioStatus status, CancellationToken cancellation = default) =>
-        RequestAsync(FrontendRequest.SetStatus, VhostUserMessage.PayloadOf((ulong)status), cancellation);
+    public async Task SetStatusAsync(VirtioStatus status, CancellationToken cancellation = default)
+    {
+        byte[] payload = VhostUserMessage.PayloadOf((ulong)status);
+        await RequestAsync(FrontendRequest.SetStatus, payload, cancellation).ConfigureAwait(false);
+        State.NoteStatus(status);
+    }
 
     /// <summary>GET_STATUS.</summary>
     public async Task<VirtioStatus> GetStatusAsync(CancellationToken cancellation = default) =>

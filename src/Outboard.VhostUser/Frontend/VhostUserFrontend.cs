@@ -26,6 +26,9 @@ public sealed partial class VhostUserFrontend : IAsyncDisposable
     private readonly Lazy<Task> _disconnected;
     private volatile string? _brokenBy;
 
+    /// <summary>What the back-end was told.</summary>
+    internal ControlState State { get; } = new();
+
     /// <summary>Takes ownership of a channel to a back-end. Nothing is sent yet.</summary>
     public VhostUserFrontend(VhostUserChannel channel, VhostUserFrontendOptions? options = null)
     {

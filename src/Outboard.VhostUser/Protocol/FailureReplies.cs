@@ -1,6 +1,7 @@
 // What a request with a reply of its own is answered when it fails. Only some replies have room for that:
 //
 //   GET_CONFIG, POSTCOPY_ADVISE, GET_SHARED_OBJECT           an empty payload, no descriptor
+//   all behind LIFE_CYCLE                                    likewise
 //   GET_INFLIGHT_FD                                          mmap size 0, no descriptor
 //   CREATE_CRYPTO_SESSION                                    session -1
 //   IOTLB_MSG, POSTCOPY_LISTEN, POSTCOPY_END, CHECK_DEVICE_STATE   a number that is not 0
@@ -21,7 +22,9 @@ public static class FailureReplies
     /// <summary>The payload of the reply, which has no descriptor; null when no reply can tell a failure.</summary>
     public static byte[]? Of(FrontendRequest request) => request switch
     {
-        FrontendRequest.GetConfig or FrontendRequest.PostcopyAdvise or FrontendRequest.GetSharedObject => [],
+        FrontendRequest.GetConfig or FrontendRequest.PostcopyAdvise or FrontendRequest.GetSharedObject
+            or FrontendRequest.GetIdentity or FrontendRequest.GetQueueLimit or FrontendRequest.GetIovaRange
+            or FrontendRequest.GetQueueState or FrontendRequest.ReadConfig => [],
         FrontendRequest.GetInflightFd => new byte[InflightPayload.Bytes],
         FrontendRequest.CreateCryptoSession => NoCryptoSession(),
         FrontendRequest.IotlbMsg or FrontendRequest.PostcopyListen or FrontendRequest.PostcopyEnd

@@ -138,4 +138,28 @@ public enum FrontendRequest : uint
 
     /// <summary>VHOST_USER_GET_VRING_BASE_SKIP_DRAIN.</summary>
     GetVringBaseSkipDrain = 45,
+
+    /// <summary>Private, behind LIFE_CYCLE: what the device is.</summary>
+    GetIdentity = 0x1000,
+
+    /// <summary>Private, behind LIFE_CYCLE: the largest size of a queue.</summary>
+    GetQueueLimit = 0x1001,
+
+    /// <summary>Private, behind LIFE_CYCLE: which bus addresses are possible.</summary>
+    GetIovaRange = 0x1002,
+
+    /// <summary>Private, behind LIFE_CYCLE: nothing is in flight, written or told until RESUME.</summary>
+    Suspend = 0x1003,
+
+    /// <summary>Private, behind LIFE_CYCLE: goes on after SUSPEND.</summary>
+    Resume = 0x1004,
+
+    /// <summary>Private, behind LIFE_CYCLE: where a queue stands, also while it runs.</summary>
+    GetQueueState = 0x1005,
+
+    /// <summary>Private, behind LIFE_CYCLE: reads the configuration space with its generation.</summary>
+    ReadConfig = 0x1006,
+
+    /// <summary>Private, behind LIFE_CYCLE: writes the configuration space as a driver does.</summary>
+    WriteConfig = 0x1007,
 }

@@ -38,6 +38,7 @@ public static class PayloadTable
 
     private static readonly FieldLayout s_table = Of("count u32, - u32").FollowedBy("regions", s_region);
     private static readonly FieldLayout s_config = Of("offset u32, size u32, flags x32, bytes bytes");
+    private static readonly FieldLayout s_part = Of("offset u32, size u32, generation u32, bytes bytes");
     private static readonly FieldLayout s_inflight =
         Of("mmap_size x64, mmap_offset x64, num_queues u16, queue_size u16, - u32");
 
@@ -96,6 +97,14 @@ public static class PayloadTable
         new("CHECK_DEVICE_STATE", s_none, s_done),
         new("GET_SHMEM_CONFIG", s_none, Of("count u32, - u32").FollowedBy("regions", Of("size x64"))),
         new("GET_VRING_BASE_SKIP_DRAIN", s_size, s_base),
+        new("GET_IDENTITY", s_none, Of("device_id u32, vendor_id u32, queues u32, config_size u32, epoch x64")),
+        new("GET_QUEUE_LIMIT", s_size, s_size),
+        new("GET_IOVA_RANGE", s_none, Of("first x64, last x64")),
+        new("SUSPEND", s_none, s_done),
+        new("RESUME", s_none, s_done),
+        new("GET_QUEUE_STATE", s_size, Of("index u32, flags x32, base x32, size u32")),
+        new("READ_CONFIG", s_part, s_part),
+        new("WRITE_CONFIG", s_part, s_done),
         new("BACKEND_IOTLB_MSG", s_iotlb, s_done),
         new("BACKEND_CONFIG_CHANGE_MSG", s_none, s_done),
         new("BACKEND_VRING_HOST_NOTIFIER_MSG", Of("index b8, no_fd b1, - b55, size x64, offset x64"), s_done),
@@ -154,6 +163,7 @@ public static class PayloadTable
         [ProtocolFeatures.GpaAddresses] = "GPA_ADDRESSES",
         [ProtocolFeatures.Shmem] = "SHMEM",
         [ProtocolFeatures.GetVringBaseSkipDrain] = "GET_VRING_BASE_SKIP_DRAIN",
+        [ProtocolFeatures.LifeCycle] = "LIFE_CYCLE",
     };
 
     private static IEnumerable<string> NamesOf(VirtioStatus status) => status == VirtioStatus.None ? []

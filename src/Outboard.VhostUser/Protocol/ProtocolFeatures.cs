@@ -79,4 +79,7 @@ public enum ProtocolFeatures : ulong
 
     /// <summary>VHOST_USER_PROTOCOL_F_GET_VRING_BASE_SKIP_DRAIN.</summary>
     GetVringBaseSkipDrain = 1UL << 23,
+
+    /// <summary>OUTBOARD_PROTOCOL_F_LIFE_CYCLE, private to this library: offered and accepted on request.</summary>
+    LifeCycle = 1UL << 62,
 }

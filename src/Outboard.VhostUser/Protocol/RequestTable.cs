@@ -22,6 +22,9 @@ public enum ReplyKind
 
     /// <summary>Always, by the shared memory configuration.</summary>
     ShmemConfig,
+
+    /// <summary>Always, by a payload of a layout that no request has.</summary>
+    OwnLayout,
 }
 
 /// <summary>Allowed payload sizes: <c>Fixed + Element * k</c> for k from Min to Max.</summary>
@@ -112,6 +115,14 @@ public static class RequestTable
         Row(FrontendRequest.CheckDeviceState, "CHECK_DEVICE_STATE", s_none, 0, ReplyKind.Value, ProtocolFeatures.DeviceState),
         Row(FrontendRequest.GetShmemConfig, "GET_SHMEM_CONFIG", s_none, 0, ReplyKind.ShmemConfig, ProtocolFeatures.Shmem),
         Row(FrontendRequest.GetVringBaseSkipDrain, "GET_VRING_BASE_SKIP_DRAIN", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.GetVringBaseSkipDrain),
+        Row(FrontendRequest.GetIdentity, "GET_IDENTITY", s_none, 0, ReplyKind.OwnLayout, ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.GetQueueLimit, "GET_QUEUE_LIMIT", s_vring, 0, ReplyKind.VringState, ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.GetIovaRange, "GET_IOVA_RANGE", s_none, 0, ReplyKind.OwnLayout, ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.Suspend, "SUSPEND", s_none, 0, gate: ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.Resume, "RESUME", s_none, 0, gate: ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.GetQueueState, "GET_QUEUE_STATE", s_vring, 0, ReplyKind.OwnLayout, ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.ReadConfig, "READ_CONFIG", s_config, 0, ReplyKind.SameLayout, ProtocolFeatures.LifeCycle),
+        Row(FrontendRequest.WriteConfig, "WRITE_CONFIG", s_config, 0, gate: ProtocolFeatures.LifeCycle),
     ]);
 
     private static readonly RequestRow?[] s_backend = Index(

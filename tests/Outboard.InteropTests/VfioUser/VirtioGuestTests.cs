@@ -56,6 +56,45 @@ public sealed class VirtioGuestTests
         Assert.DoesNotContain("warning", disk.Errors.Text);
     }
 
+    /// <summary>The disk is a vhost-user back-end; another process serves it once more, as a PCI device.</summary>
+    [Fact]
+    public async Task A_disk_of_another_process_keeps_its_files()
+    {
+        using TempFolder folder = new();
+        string far = folder.Combine("far.sock");
+        string socket = folder.Combine("disk.sock");
+        string image = folder.Combine("disk.img");
+        await using (FileStream file = File.Create(image))
+        {
+            file.SetLength(DiskLength);
+        }
+
+        await using PeerProcess disk = PeerProcess.StartProgram(
+            "dotnet", OutboardProgram.Path, "block", $"--socket-path={far}", $"--blk-file={image}", "--life-cycle");
+        await disk.WaitForSocketAsync(far, s_startLimit);
+        await using PeerProcess remote = PeerProcess.StartProgram(
+            "dotnet", OutboardProgram.Path, "relay", $"--from={far}", $"--vfio-user-socket={socket}");
+        await remote.WaitForSocketAsync(socket, s_startLimit);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("virtio-pci.sh") + GuestOptions.ReadScript("block.sh"),
+            Variables = new Dictionary<string, string>
+            {
+                ["QUEUES"] = "1",
+                ["SECTORS"] = $"{DiskLength / SectorLength}",
+                ["PACKED"] = "1",
+                ["VECTORS"] = "1",
+            },
+            DeviceArguments = VfioUserGuest.Device(socket),
+        });
+
+        outcome.RequireSuccess();
+        await remote.TerminateAsync();
+        Assert.Equal(0, remote.ExitCode);
+        Assert.DoesNotContain("refused", disk.Errors.Text);
+    }
+
     [Theory]
     [InlineData(1)]
     [InlineData(2)]

@@ -52,6 +52,9 @@ internal sealed class ServingOptions
         "Offer VIRTIO_F_IN_ORDER: requests are returned in the order they came. Cheap for a network card; on a disk "
         + "one slow request holds back all behind it, so only on request.");
 
+    private readonly SwitchOption _lifeCycle = new(
+        "--life-cycle", "Offer the whole life cycle of the device (private to outboard), for 'outboard relay'.");
+
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
@@ -61,7 +64,7 @@ internal sealed class ServingOptions
     public IEnumerable<Option> Threads => [_threads, _cpus, _polling, _busyPoll];
 
     /// <summary>The last options of a command.</summary>
-    public IEnumerable<Option> Last => [_inOrder, _inband, .. _log.All];
+    public IEnumerable<Option> Last => [_inOrder, _inband, _lifeCycle, .. _log.All];
 
     /// <exception cref="CommandLineException">A value is wrong, or two exclude each other.</exception>
     public ServingSettings Read(ParseResult result) => new()
@@ -75,6 +78,7 @@ internal sealed class ServingOptions
         MaxPolling = ReadPolling(result),
         IsInOrder = _inOrder.Read(result),
         OffersInbandNotifications = _inband.Read(result),
+        OffersLifeCycle = _lifeCycle.Read(result),
         LogLevel = _log.Read(result),
     };
 

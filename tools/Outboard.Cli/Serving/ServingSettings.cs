@@ -33,6 +33,8 @@ internal sealed record ServingSettings
 
     public bool OffersInbandNotifications { get; init; }
 
+    public bool OffersLifeCycle { get; init; }
+
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
 
     /// <summary>Opens the socket.</summary>
@@ -62,9 +64,9 @@ internal sealed record ServingSettings
             WorkerCount = ThreadCount,
             Worker = MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
             AdditionalFeatures = IsInOrder ? VirtioFeatures.InOrder : 0,
-            AdditionalProtocolFeatures = OffersInbandNotifications
-                ? ProtocolFeatures.InbandNotifications
-                : ProtocolFeatures.None,
+            AdditionalProtocolFeatures =
+                (OffersInbandNotifications ? ProtocolFeatures.InbandNotifications : ProtocolFeatures.None)
+                | (OffersLifeCycle ? ProtocolFeatures.LifeCycle : ProtocolFeatures.None),
         };
     }
 }

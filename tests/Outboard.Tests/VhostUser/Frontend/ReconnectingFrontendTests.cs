@@ -51,7 +51,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
         }
 
         FakeDevice device = new() { Holds = true };
-        Backend backend = new(device, SocketPath);
+        EndingBackend backend = new(device, SocketPath);
         using ChannelSource source = ChannelSource.Connect(SocketPath, QuickDelays());
         await using ReconnectingFrontend frontend =
             await ReconnectingFrontend.ConnectAsync(source, options, Patient, Token);
@@ -71,7 +71,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
 
             // The next one answers what the last one held, and holds what comes after.
             device = new FakeDevice();
-            backend = new Backend(device, SocketPath);
+            backend = new EndingBackend(device, SocketPath);
             await frontend.ReconnectAsync(Token);
             await Eventually.TrueAsync(() => queue.Ring.TryCollect(out uint token, out _) && token == round, "answer");
             device.Holds = true;
@@ -87,7 +87,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
         const ProtocolFeatures withheld = ProtocolFeatures.InflightShmFd;
         VhostUserBackendOptions plain = new() { WithheldProtocolFeatures = withheld };
         FakeDevice device = new();
-        Backend backend = new(device, SocketPath, plain);
+        EndingBackend backend = new(device, SocketPath, plain);
         using ChannelSource source = ChannelSource.Connect(SocketPath, QuickDelays());
         await using ReconnectingFrontend frontend =
             await ReconnectingFrontend.ConnectAsync(source, null, Patient, Token);
@@ -99,7 +99,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
         // Nobody serves the ring: this request waits in it.
         DriverBuffer buffer = _memory.Allocate(8);
         Add(queue, buffer, 5);
-        backend = new Backend(new FakeDevice(), SocketPath, plain);
+        backend = new EndingBackend(new FakeDevice(), SocketPath, plain);
         await frontend.ReconnectAsync(Token);
         await Eventually.TrueAsync(() => queue.Ring.TryCollect(out uint token, out _) && token == 5, "the answer");
         await backend.DisposeAsync();
@@ -111,7 +111,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
     [InlineData("config")]
     public async Task Another_device_is_refused_by_the_field_that_differs(string field)
     {
-        Backend backend = new(new FakeDevice(), SocketPath);
+        EndingBackend backend = new(new FakeDevice(), SocketPath);
         using ChannelSource source = ChannelSource.Connect(SocketPath, QuickDelays());
         await using ReconnectingFrontend frontend =
             await ReconnectingFrontend.ConnectAsync(source, null, Patient, Token);
@@ -123,7 +123,7 @@ public sealed class ReconnectingFrontendTests : IDisposable
             other.ChangeCapacity(77);
         }
 
-        backend = new Backend(other, SocketPath, new VhostUserBackendOptions
+        backend = new EndingBackend(other, SocketPath, new VhostUserBackendOptions
         {
             WithheldFeatures = field == "features" ? VirtioFeatures.EventIndex : 0,
             WithheldProtocolFeatures =
@@ -144,14 +144,20 @@ public sealed class ReconnectingFrontendTests : IDisposable
         Assert.Equal("memory slots", Refused(was, was with { MemorySlots = 7 }).Field);
         Assert.Equal("config", Refused(was, was with { Config = [1, 3] }).Field);
         Assert.Equal("config", Refused(was, was with { Config = [] }).Field);
+        SharedRegion region = new(1, 0x10000);
+        BackendIdentity shared = was with { Regions = [region] };
+        Assert.Equal("shared memory", Refused(shared, was).Field);
+        Assert.Equal("shared memory", Refused(shared, was with { Regions = [region with { SizeBytes = 1 }] }).Field);
         was.Check(was with { QueueCount = 3, MemorySlots = 509, Features = 3 });
+        Assert.Equal(was.Digest, (was with { Features = 1 | VirtioFeatures.LogAll }).Digest);
+        Assert.NotEqual(was.Digest, (was with { Config = [1, 3] }).Digest);
         await Task.CompletedTask;
     }
 
     [Fact]
     public async Task Back_end_that_stays_away_is_given_up_and_the_message_says_why()
     {
-        Backend backend = new(new FakeDevice(), SocketPath);
+        EndingBackend backend = new(new FakeDevice(), SocketPath);
         using ChannelSource source = ChannelSource.Connect(SocketPath, QuickDelays());
         ReconnectOptions impatient = Patient with
         {
@@ -203,33 +209,5 @@ public sealed class ReconnectingFrontendTests : IDisposable
     {
         Assert.True(queue.Ring.TryAdd([buffer.Slice(0, 4)], [buffer.Slice(4, 4)], token));
         queue.Submit();
-    }
-
-    /// <summary>A back-end that ends when it is disposed.</summary>
-    private sealed class Backend : IAsyncDisposable
-    {
-        private readonly CancellationTokenSource _end = new();
-        private readonly Task _serving;
-
-        internal Backend(VirtioDevice device, string path, VhostUserBackendOptions? options = null)
-        {
-            UnixListener listener = UnixListener.Bind(path);
-            _serving = ServeAsync(device, listener, options ?? new VhostUserBackendOptions());
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await _end.CancelAsync();
-            await _serving.WaitAsync(Eventually.Limit);
-            _end.Dispose();
-        }
-
-        private async Task ServeAsync(VirtioDevice device, UnixListener listener, VhostUserBackendOptions options)
-        {
-            using (listener)
-            {
-                await VhostUserBackend.ServeAsync(device, listener, options, _end.Token);
-            }
-        }
     }
 }

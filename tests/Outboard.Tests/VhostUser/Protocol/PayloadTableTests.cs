@@ -28,7 +28,7 @@ public sealed class PayloadTableTests
         int expected = row.Reply switch
         {
             ReplyKind.SameLayout => fields.Request.SizeBytes,
-            ReplyKind.Descriptor => fields.Reply.SizeBytes,
+            ReplyKind.Descriptor or ReplyKind.OwnLayout => fields.Reply.SizeBytes,
             _ => 8,
         };
         Assert.Equal(expected, fields.Reply.SizeBytes);
