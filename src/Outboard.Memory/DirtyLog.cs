@@ -123,6 +123,34 @@ public sealed class DirtyLog : IDisposable
         }
     }
 
+    /// <summary>Takes the marks of some pages, as <see cref="Harvest(ICollection{ulong})"/>; others stay.</summary>
+    /// <param name="first">The first page.</param>
+    /// <param name="last">The last one; pages without a bit are passed over.</param>
+    /// <param name="pages">Receives the numbers of the pages, in order.</param>
+    public void Harvest(ulong first, ulong last, ICollection<ulong> pages)
+    {
+        ArgumentNullException.ThrowIfNull(pages);
+        last = Math.Min(last, PageCount - 1);
+        for (ulong page = first; page <= last && first < PageCount; page = (page | 63) + 1)
+        {
+            ulong end = Math.Min(page | 63, last);
+            ulong wanted = (ulong.MaxValue >> (63 - (int)(end - page))) << (int)(page & 63);
+            for (ulong bits = TakeBits(page >> WordShift, wanted); bits != 0; bits &= bits - 1)
+            {
+                pages.Add((page & ~63UL) + (ulong)BitOperations.TrailingZeroCount(bits));
+            }
+        }
+    }
+
+    /// <summary>A log of this process's own, for guest addresses below <paramref name="end"/>. Pages of the bitmap that
+    /// nobody marks take no memory.</summary>
+    /// <exception cref="IOException">There is no room for it.</exception>
+    public static DirtyLog Create(ulong end)
+    {
+        using FileSharedMemory memory = new(MemFd.Create("outboard-dirty-log", BytesFor(end)));
+        return new DirtyLog(memory.Map(0, BytesFor(end)));
+    }
+
     /// <summary>Unmaps the bitmap. Nobody marks any more.</summary>
     public void Dispose() => _mapping.Dispose();
 
@@ -135,6 +163,13 @@ public sealed class DirtyLog : IDisposable
         {
             Interlocked.Or(ref target, bits);
         }
+    }
+
+    // SAFETY: as SetBits.
+    private unsafe ulong TakeBits(ulong word, ulong wanted)
+    {
+        ref ulong target = ref ((ulong*)_words)[word];
+        return (Volatile.Read(ref target) & wanted) == 0 ? 0 : Interlocked.And(ref target, ~wanted) & wanted;
     }
 
     // SAFETY: as SetBits; the caller's words cover the mapping and no more.

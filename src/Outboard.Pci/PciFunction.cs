@@ -78,6 +78,12 @@ public abstract class PciFunction
     /// </summary>
     public virtual bool KeepsMemoryObjects => false;
 
+    /// <summary>
+    /// Whether threads of the function write mapped memory by themselves, and so need a log to mark while the client
+    /// wants to know of written pages. What goes through <see cref="Dma"/> is marked there.
+    /// </summary>
+    public virtual bool NeedsDirtyLog => false;
+
     /// <summary>Whether a reset also puts the configuration space back (but for BARs that a client restores).</summary>
     protected virtual bool ResetsConfig => true;
 
@@ -146,6 +152,7 @@ public abstract class PciFunction
     public async ValueTask DetachAsync()
     {
         await OnDetachedAsync().ConfigureAwait(false);
+        await OnLogChangedAsync(null).ConfigureAwait(false);
         Dma = DmaSpace.None;
         Interrupts.Release();
     }
@@ -156,6 +163,10 @@ public abstract class PciFunction
     /// <param name="keepsOldRegions">Regions were only added: nothing need wait.</param>
     public ValueTask ChangeMemoryAsync(bool keepsOldRegions) =>
         UsesMemory ? OnMemoryChangedAsync(Dma.Memory, keepsOldRegions) : default;
+
+    /// <summary>The client wants to know of written pages, or no more.</summary>
+    /// <param name="log">What to mark; null when that ends. It outlives its use.</param>
+    public ValueTask ChangeLogAsync(DirtyLog? log) => OnLogChangedAsync(log);
 
     /// <summary>The client bound, masked or unmasked interrupts.</summary>
     public ValueTask ChangeInterruptsAsync() => OnInterruptsChangedAsync();
@@ -272,6 +283,12 @@ public abstract class PciFunction
 
     /// <summary>The function's own part of a reset.</summary>
     protected virtual ValueTask OnResetAsync(PciResetKind kind) => default;
+
+    /// <summary>
+    /// What is written to mapped memory is to be marked from now on, or no more. When the task ends, everything that is
+    /// written later is marked, and nothing is marked where it was before.
+    /// </summary>
+    protected virtual ValueTask OnLogChangedAsync(DirtyLog? log) => default;
 
     /// <summary>
     /// Interrupts were bound, masked, unmasked or enabled; also after each write to the configuration space. For a

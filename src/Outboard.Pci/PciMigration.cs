@@ -50,7 +50,8 @@ public abstract class PciMigration
 }
 
 /// <summary>A step of a migration failed.</summary>
-public sealed class MigrationException(int errno) : Exception($"migration: errno {errno}")
+public sealed class MigrationException(int errno, string? reason = null)
+    : Exception(reason ?? $"migration: errno {errno}")
 {
     /// <summary>The error number for the client.</summary>
     public int Errno { get; } = errno;

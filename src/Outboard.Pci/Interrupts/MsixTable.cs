@@ -34,6 +34,9 @@ public sealed class MsixTable
     /// <summary>Bytes of the table.</summary>
     public int TableBytes => _entries.Length;
 
+    /// <summary>Bytes that <see cref="Save"/> gives.</summary>
+    public int SavedBytes => _entries.Length + _touched.Length;
+
     /// <summary>Bytes of the pending bits.</summary>
     public int PendingBytes => _pending.Length;
 
@@ -57,6 +60,37 @@ public sealed class MsixTable
                 _entries[at] = inEntry < ControlOffset ? source[i]
                     : inEntry == ControlOffset ? (byte)(source[i] & 1) : (byte)0;
                 _touched[at / EntryBytes] = true;
+            }
+        }
+
+        MaskChanged?.Invoke();
+    }
+
+    /// <summary>The table for another process: entries, then for each vector whether anybody ever wrote it.</summary>
+    public byte[] Save()
+    {
+        lock (_lock)
+        {
+            return [.. _entries, .. _touched.Select(touched => (byte)(touched ? 1 : 0))];
+        }
+    }
+
+    /// <summary>Takes over what <see cref="Save"/> gave, of a table of as many vectors.</summary>
+    /// <exception cref="ArgumentException">It has another size.</exception>
+    public void Load(ReadOnlySpan<byte> saved)
+    {
+        if (saved.Length != SavedBytes)
+        {
+            throw new ArgumentException($"{saved.Length} bytes for {VectorCount} vectors", nameof(saved));
+        }
+
+        lock (_lock)
+        {
+            saved[.._entries.Length].CopyTo(_entries);
+            for (int vector = 0; vector < VectorCount; vector++)
+            {
+                _touched[vector] = saved[_entries.Length + vector] != 0;
+                _entries[(vector * EntryBytes) + ControlOffset] &= 1;
             }
         }
 

@@ -85,6 +85,25 @@ public sealed partial class VfioUserClient
             : throw new IOException($"DEVICE_FEATURE: a reply of {reply.Payload.Length} bytes is too short");
     }
 
+    /// <summary>Takes memory away, and its log, which is complete then: bit n for the page n of it.</summary>
+    /// <exception cref="IOException">The server does not have this, or does not log.</exception>
+    public async Task<byte[]> UnmapLoggedAsync(
+        ulong guestAddress, ulong sizeBytes, ulong pageBytes = 4096, CancellationToken cancellation = default)
+    {
+        const int head = DmaUnmapPayload.Bytes + DirtyBitmapPayload.Bytes;
+        ulong words = (((sizeBytes + pageBytes - 1) / pageBytes) + 63) / 64;
+        ulong bytes = words * sizeof(ulong);
+        byte[] ask = Payload(
+            new DmaUnmapPayload(head + (uint)bytes, DmaUnmapFlags.GetDirtyBitmap, guestAddress, sizeBytes),
+            Payload(new DirtyBitmapPayload(pageBytes, bytes)));
+        using VfioUserMessage reply =
+            await AskAsync(VfioUserCommand.DmaUnmap, ask, null, cancellation).ConfigureAwait(false);
+        _memory.Remove(guestAddress, sizeBytes);
+        return reply.Payload.Length >= head
+            ? reply.Payload.Span[head..].ToArray()
+            : throw new IOException($"DMA_UNMAP: a reply of {reply.Payload.Length} bytes is too short");
+    }
+
     private async Task SetFeatureAsync(DeviceFeature feature, byte[] data, CancellationToken cancellation)
     {
         FeaturePayload head = new((uint)(FeaturePayload.Bytes + data.Length), FeaturePayload.Set | (uint)feature);

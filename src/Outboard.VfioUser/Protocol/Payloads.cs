@@ -51,6 +51,17 @@ public readonly record struct DmaUnmapPayload(uint Argsz, DmaUnmapFlags Flags, u
     public const int Bytes = 24;
 }
 
+/// <summary>
+/// What follows an unmap with <see cref="DmaUnmapFlags.GetDirtyBitmap"/>: 0 page size u64, 8 bytes of the bitmap u64; in
+/// the reply the bitmap comes after it, bit n for page n.
+/// </summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct DirtyBitmapPayload(ulong PageBytes, ulong SizeBytes)
+{
+    /// <summary>Bytes before the bitmap.</summary>
+    public const int Bytes = 16;
+}
+
 /// <summary>What to unmap.</summary>
 [Flags]
 public enum DmaUnmapFlags : uint
@@ -58,7 +69,7 @@ public enum DmaUnmapFlags : uint
     /// <summary>The window at exactly this address, of exactly this size.</summary>
     None = 0,
 
-    /// <summary>And report its dirty pages; of libvfio-user, not served here.</summary>
+    /// <summary>And report its dirty pages, as libvfio-user has it; not together with All.</summary>
     GetDirtyBitmap = 1,
 
     /// <summary>All windows; address and size are 0.</summary>

@@ -1,12 +1,16 @@
 // Which pages of guest memory the device wrote, while somebody asks: a bitmap in pieces, since addresses are sparse.
 // Pages of 4 KiB are noted; a report for larger pages joins their bits, one for smaller pages repeats them.
+//
+// A function whose threads write mapped memory by themselves marks a flat bitmap of its own, without a lock (DirtyLog);
+// it is taken along with each report. What lies beyond that bitmap counts as written always.
 using System.Numerics;
+using Outboard.Memory;
 using Outboard.VfioUser.Protocol;
 
 namespace Outboard.VfioUser.Server;
 
 /// <summary>The log of written pages. All members may be called from any thread.</summary>
-internal sealed class DirtyPages
+internal sealed class DirtyPages : IDisposable
 {
     private const int PageShift = 12;
     private const int WordsInPiece = 512;
@@ -15,6 +19,8 @@ internal sealed class DirtyPages
     private readonly Lock _lock = new();
     private readonly Dictionary<ulong, ulong[]> _pieces = [];
     private (ulong First, ulong Last)[] _ranges = [];
+    private readonly List<ulong> _harvested = [];
+    private DirtyLog? _flat;
     private bool _isOn;
 
     internal bool IsOn
@@ -45,14 +51,28 @@ internal sealed class DirtyPages
         }
     }
 
+    /// <summary>Gives a function a bitmap to mark; owned here.</summary>
+    internal void Add(DirtyLog flat)
+    {
+        lock (_lock)
+        {
+            _flat = flat;
+        }
+    }
+
+    /// <summary>Ends. No function marks any more.</summary>
     internal void Stop()
     {
         lock (_lock)
         {
             _isOn = false;
             _pieces.Clear();
+            _flat?.Dispose();
+            _flat = null;
         }
     }
+
+    public void Dispose() => Stop();
 
     /// <summary>Notes a write of at least one byte.</summary>
     internal void Mark(ulong address, ulong count)
@@ -91,6 +111,13 @@ internal sealed class DirtyPages
         {
             ulong first = address >> PageShift;
             ulong last = (address + count - 1) >> PageShift;
+            TakeFlat(first, last);
+            if (_flat is not null && last >= _flat.PageCount)
+            {
+                ulong start = Math.Max(_flat.PageCount << PageShift, address) - address;
+                SetBits(start / pageBytes, (count - 1) / pageBytes, bitmap);
+            }
+
             foreach ((ulong key, ulong[] words) in _pieces)
             {
                 ulong pieceFirst = key * PagesInPiece;
@@ -115,12 +142,37 @@ internal sealed class DirtyPages
         }
     }
 
+    /// <summary>Takes over what a function marked.</summary>
+    private void TakeFlat(ulong first, ulong last)
+    {
+        if (_flat is null)
+        {
+            return;
+        }
+
+        _flat.Harvest(first, last, _harvested);
+        foreach (ulong page in _harvested)
+        {
+            if (IsLogged(page << PageShift))
+            {
+                Piece(page)[page % PagesInPiece / 64] |= 1UL << (int)(page % 64);
+            }
+        }
+
+        _harvested.Clear();
+    }
+
     private static void SetBits(ulong page, ulong address, ulong count, ulong pageBytes, Span<byte> bitmap)
     {
         ulong pageEnd = page + ((1UL << PageShift) - 1);
         ulong from = Math.Max(page, address) - address;
         ulong to = Math.Min(pageEnd, address + count - 1) - address;
-        for (ulong bit = from / pageBytes; bit <= to / pageBytes; bit++)
+        SetBits(from / pageBytes, to / pageBytes, bitmap);
+    }
+
+    private static void SetBits(ulong first, ulong last, Span<byte> bitmap)
+    {
+        for (ulong bit = first; bit <= last; bit++)
         {
             bitmap[(int)(bit / 8)] |= (byte)(1 << (int)(bit % 8));
         }

@@ -30,6 +30,20 @@ internal sealed class DmaTable(ClientRequests requests, int maxWindows) : DmaSpa
         }
     }
 
+    /// <summary>The first address beyond all windows that a function may map.</summary>
+    internal ulong End
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _windows.FindLast(window => window.Region is not null)?.Last is ulong last and < ulong.MaxValue
+                    ? last + 1
+                    : 0;
+            }
+        }
+    }
+
     public override GuestMemory Memory
     {
         get

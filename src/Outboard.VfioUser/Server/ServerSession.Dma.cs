@@ -1,5 +1,7 @@
 // Windows of guest memory. When one is removed the function lets go of the old snapshot first; only then is the window
 // unmapped and the command answered.
+using System.Numerics;
+using System.Runtime.InteropServices;
 using Outboard.Linux;
 using Outboard.Linux.Files;
 using Outboard.Linux.Memory;
@@ -45,10 +47,13 @@ internal sealed partial class ServerSession
             throw new ProtocolException(name, "argsz", $"{asked.Argsz}: the reply has {DmaUnmapPayload.Bytes} bytes");
         }
 
-        if (asked.Flags is not (DmaUnmapFlags.None or DmaUnmapFlags.All))
+        if (asked.Flags is not (DmaUnmapFlags.None or DmaUnmapFlags.All or DmaUnmapFlags.GetDirtyBitmap))
         {
-            throw new ProtocolException(name, "flags", $"0x{(uint)asked.Flags:x} is not served");
+            throw new ProtocolException(name, "flags", $"0x{(uint)asked.Flags:x}");
         }
+
+        DirtyBitmapPayload? bitmap =
+            asked.Flags == DmaUnmapFlags.GetDirtyBitmap ? RequireBitmap(asked, message.Payload.Span) : null;
 
         if (asked.Flags == DmaUnmapFlags.All && (asked.Address != 0 || asked.SizeBytes != 0))
         {
@@ -70,6 +75,45 @@ internal sealed partial class ServerSession
         }
 
         _reply.Write(asked);
+        if (bitmap is { } report)
+        {
+            // now that nobody writes there any more
+            _reply.Write(report);
+            _dma.Dirty.Report(
+                asked.Address, asked.SizeBytes, report.PageBytes, _reply.Append((int)report.SizeBytes));
+        }
+    }
+
+    /// <summary>What is asked for beside the unmap: a bitmap of the right size, while there is a log.</summary>
+    private DirtyBitmapPayload RequireBitmap(DmaUnmapPayload asked, ReadOnlySpan<byte> payload)
+    {
+        const string name = "DMA_UNMAP";
+        const int head = DmaUnmapPayload.Bytes + DirtyBitmapPayload.Bytes;
+        if (payload.Length < head)
+        {
+            throw new ProtocolException(name, "size", $"{payload.Length} bytes, with a bitmap there are {head}");
+        }
+
+        DirtyBitmapPayload bitmap = MemoryMarshal.Read<DirtyBitmapPayload>(payload[DmaUnmapPayload.Bytes..]);
+        if (!_dma.Dirty.IsOn)
+        {
+            throw new ProtocolException(name, "flags", "written pages are not being logged");
+        }
+
+        if (!BitOperations.IsPow2(bitmap.PageBytes) || bitmap.PageBytes > MaxReportPageBytes)
+        {
+            throw new ProtocolException(name, "page size", $"0x{bitmap.PageBytes:x}");
+        }
+
+        ulong pages = asked.SizeBytes == 0 ? 0 : ((asked.SizeBytes - 1) / bitmap.PageBytes) + 1;
+        if (bitmap.SizeBytes > MaxBitmapBytes || bitmap.SizeBytes < (pages + 7) / 8
+            || asked.Argsz < head + bitmap.SizeBytes)
+        {
+            throw new ProtocolException(
+                name, "bitmap", $"{bitmap.SizeBytes} bytes for {pages} pages, argsz {asked.Argsz}");
+        }
+
+        return bitmap;
     }
 
     private static void RequireMappable(DmaMapPayload asked, bool hasDescriptor)

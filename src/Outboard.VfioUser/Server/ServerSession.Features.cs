@@ -1,6 +1,7 @@
 // DEVICE_FEATURE: migration version 2 and dirty logging; and the stream of a migration.
 using System.Numerics;
 using System.Runtime.InteropServices;
+using Outboard.Memory;
 using Outboard.Pci;
 using Outboard.VfioUser.Channel;
 using Outboard.VfioUser.Protocol;
@@ -21,6 +22,12 @@ internal sealed partial class ServerSession
 
     /// <summary>Bytes of the largest bitmap, for 8 TiB of 4-KiB pages it would be 256 MiB; a reply has less.</summary>
     private const ulong MaxBitmapBytes = VersionCapabilities.MaxTransferBytes;
+
+    /// <summary>
+    /// Guest addresses that a function's own log covers at least, for memory that is added while it is on: 1 TiB, for
+    /// which the bitmap has 32 MiB, of which only marked pages take memory.
+    /// </summary>
+    private const ulong LeastLoggedBytes = 1UL << 40;
 
     /// <summary>Most ranges of a logging start; a client has fewer windows.</summary>
     private const uint MaxLoggingRanges = 65535;
@@ -92,11 +99,26 @@ internal sealed partial class ServerSession
                 await ChangeStateAsync((MigrationState)state).ConfigureAwait(false);
                 break;
             case DeviceFeature.DmaLoggingStart:
-                DmaLoggingStart(asked, data.Span);
+                if (DmaLoggingStart(asked, data.Span) && _function.NeedsDirtyLog)
+                {
+                    DirtyLog log = DirtyLog.Create(Math.Max(_dma.End, LeastLoggedBytes));
+                    _dma.Dirty.Add(log);
+                    await _function.ChangeLogAsync(log).ConfigureAwait(false);
+                }
+
                 break;
             default:
-                _dma.Dirty.Stop();
+                await EndLoggingAsync().ConfigureAwait(false);
                 break;
+        }
+    }
+
+    private async ValueTask EndLoggingAsync()
+    {
+        if (_dma.Dirty.IsOn)
+        {
+            await _function.ChangeLogAsync(null).ConfigureAwait(false);
+            _dma.Dirty.Stop();
         }
     }
 
@@ -122,7 +144,8 @@ internal sealed partial class ServerSession
         }
     }
 
-    private void DmaLoggingStart(FeaturePayload asked, ReadOnlySpan<byte> data)
+    /// <returns>Whether it was not on before.</returns>
+    private bool DmaLoggingStart(FeaturePayload asked, ReadOnlySpan<byte> data)
     {
         Require(
             data.Length >= LoggingStartPayload.Bytes
@@ -136,7 +159,7 @@ internal sealed partial class ServerSession
         if (_dma.Dirty.IsOn)
         {
             Require(_dma.Dirty.PageBytes == start.PageBytes, "page size", start.PageBytes);
-            return;
+            return false;
         }
 
         (ulong First, ulong Last)[] ranges = new (ulong, ulong)[start.RangeCount];
@@ -150,6 +173,7 @@ internal sealed partial class ServerSession
         }
 
         _dma.Dirty.Start(start.PageBytes, ranges);
+        return true;
     }
 
     /// <summary>A range may be any: it need not be a window, and unknown memory is clean.</summary>

@@ -96,6 +96,7 @@ internal sealed partial class ServerSession : IAsyncDisposable
             await _function.DetachAsync().ConfigureAwait(false);
         }
 
+        _dma.Dirty.Dispose();
         ReleaseWatches();
         _watcher?.Dispose();
         foreach (DmaWindow window in _dma.RemoveAll())

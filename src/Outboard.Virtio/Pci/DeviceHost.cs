@@ -156,6 +156,16 @@ internal sealed class LocalDevice : DeviceHost
 
     public override async ValueTask<HostedQueue> StartQueueAsync(VringSetup setup, QueueLinks links)
     {
+        try
+        {
+            // an image that another host may still have: the guest may have come here by a migration
+            await _device.TakeOverAsync().ConfigureAwait(false);
+        }
+        catch (IOException error)
+        {
+            throw new VringSetupException("device", error.Message);
+        }
+
         LocalQueue queue = new(
             this, await _device.StartQueue(setup, links, _workers.For(setup.Index)).ConfigureAwait(false));
         _running.Add(queue);

@@ -12,17 +12,18 @@ namespace Outboard.Virtio.Pci;
 /// <summary>One queue of a virtio PCI function.</summary>
 internal sealed class PciQueue : IDisposable
 {
-    private readonly int _maxSize;
     private int _vector = VirtioPci.NoVector;
 
     internal PciQueue(int index, int maxSize)
     {
         Index = index;
-        _maxSize = maxSize;
+        MaxSize = maxSize;
         Size = maxSize;
     }
 
     internal int Index { get; }
+
+    internal int MaxSize { get; }
 
     /// <summary>Rung by the driver, with or without a message.</summary>
     internal EventFd Doorbell { get; } = new();
@@ -56,7 +57,7 @@ internal sealed class PciQueue : IDisposable
     /// <summary>As after a reset. The queue does not run.</summary>
     internal void Reset()
     {
-        Size = _maxSize;
+        Size = MaxSize;
         Vector = VirtioPci.NoVector;
         Descriptors = Driver = Device = 0;
         IsEnabled = false;

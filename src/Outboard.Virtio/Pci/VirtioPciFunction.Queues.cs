@@ -23,7 +23,7 @@ public sealed partial class VirtioPciFunction
         await _host.ChangeMemoryAsync(memory, keepsOldRegions).ConfigureAwait(false);
         foreach (PciQueue queue in _queues)
         {
-            if (queue.Running is null && queue.IsEnabled && queue.IsIn(memory, IsPacked))
+            if (!_isHalted && queue.Running is null && queue.IsEnabled && queue.IsIn(memory, IsPacked))
             {
                 await StartAsync(queue, memory).ConfigureAwait(false);
             }
@@ -37,12 +37,19 @@ public sealed partial class VirtioPciFunction
         {
             await StopAsync(queue).ConfigureAwait(false);
         }
+
+        _migration?.Abandon();
     }
 
     private async ValueTask EnableQueueAsync(PciQueue queue)
     {
         queue.IsEnabled = true;
         GuestMemory memory = Dma.Memory;
+        if (_isHalted)
+        {
+            return;
+        }
+
         if (queue.IsIn(memory, IsPacked))
         {
             await StartAsync(queue, memory).ConfigureAwait(false);
@@ -64,6 +71,7 @@ public sealed partial class VirtioPciFunction
             Base = queue.Base ?? (IsPacked ? PackedPosition.StartOfBoth : 0),
             Features = _driverFeatures,
             Memory = memory,
+            Log = LogOf(queue),
         };
         QueueLinks links = new()
         {

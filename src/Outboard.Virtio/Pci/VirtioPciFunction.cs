@@ -6,7 +6,8 @@
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
 // Who serves the queues is a DeviceHost's business: this process, or another one.
-// Not here: the legacy interface, the administration queue, shared memory regions, migration.
+// Not here: the legacy interface, the administration queue, shared memory regions; migration of a device that another
+// process serves.
 using System.Numerics;
 using Microsoft.Extensions.Logging;
 using Outboard.Linux.Events;
@@ -76,6 +77,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
 
         _configAccess = AddCapability(VirtioPciCapability.ConfigAccess());
         AddInterruptPin();
+        _migration = host.Device is { } device ? new VirtioPciMigration(this, device) : null;
         host.ConfigChanged += OnConfigChanged;
         host.ResetNeeded += OnResetNeeded;
     }
@@ -137,7 +139,16 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    protected override ValueTask OnResetAsync(PciResetKind kind) => ResetDeviceAsync();
+    protected override async ValueTask OnResetAsync(PciResetKind kind)
+    {
+        if (kind == PciResetKind.Device)
+        {
+            // also the way out of a migration that failed
+            _migration?.Abandon();
+        }
+
+        await ResetDeviceAsync().ConfigureAwait(false);
+    }
 
     /// <inheritdoc/>
     protected override async ValueTask OnInterruptsChangedAsync()
@@ -253,7 +264,11 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
 
     private void OnConfigChanged()
     {
-        if (Status.HasFlag(VirtioStatus.DriverOk))
+        if (_isHalted)
+        {
+            _owesConfigChange = true;
+        }
+        else if (Status.HasFlag(VirtioStatus.DriverOk))
         {
             Interrupt(_configVector, VirtioPci.IsrConfigChange);
         }

@@ -64,6 +64,21 @@ public sealed class DeviceStateReader
         return true;
     }
 
+    /// <summary>A record of bytes that must be there.</summary>
+    /// <exception cref="DeviceStateException">It is not, or has more than <paramref name="most"/> bytes.</exception>
+    public ReadOnlyMemory<byte> ReadBytes(string name, int most)
+    {
+        if (!_records.TryGetValue(name, out Record? record))
+        {
+            throw new DeviceStateException($"record '{name}' is missing");
+        }
+
+        _read.Add(name);
+        return record.Bytes.Length <= most
+            ? record.Bytes
+            : throw new DeviceStateException($"record '{name}' has {record.Bytes.Length} bytes, at most {most}");
+    }
+
     /// <summary>A record of one number.</summary>
     public bool TryReadNumber(string name, out ulong value)
     {
