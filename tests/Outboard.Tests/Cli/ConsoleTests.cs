@@ -1,4 +1,5 @@
 // The console as a program: its standard streams, its pseudo terminal, its logs.
+using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using Outboard.VhostUser.Frontend;
@@ -34,6 +35,38 @@ public sealed partial class ConsoleTests : IDisposable
         Outcome outcome = await process.EndAsync();
         Assert.Equal(new Outcome(0, "for people and for the record\n", string.Empty), outcome);
         Assert.Equal(outcome.Output, await File.ReadAllTextAsync(log, Token));
+    }
+
+    [Theory]
+    [InlineData("'{0}'")]
+    [InlineData("/dev/null")]
+    public async Task Input_comes_from_standard_input(string source)
+    {
+        string typed = _folder.Write("typed", "as if typed\n");
+        string redirected = string.Format(CultureInfo.InvariantCulture, source, typed);
+        string shell = $"exec '{OutboardProcess.Program}' console --socket-path='{Socket}' --stdio < {redirected}";
+        await using OutboardProcess process = OutboardProcess.StartProgram("/bin/sh", ["-c", shell]);
+        await process.ListensAsync(Socket);
+        await using (VhostUserFrontend frontend = await VhostUserFrontend.ConnectAsync(Socket, null, Token))
+        {
+            await frontend.ShareMemoryAsync(_memory, Token);
+            FrontendQueue queue = await frontend.StartQueueAsync(0, 16, _memory, Token);
+            DriverBuffer buffer = _memory.Allocate(64);
+            Assert.True(queue.Ring.TryAdd([], [buffer], 1));
+            queue.Submit();
+            if (source != "/dev/null")
+            {
+                Assert.True(queue.WaitForUsed((int)OutboardProcess.Limit.TotalMilliseconds));
+                Assert.True(queue.Ring.TryCollect(out _, out uint written));
+                Assert.Equal("as if typed\n", Encoding.ASCII.GetString(buffer.Span[..(int)written]));
+            }
+
+            await frontend.StopQueueAsync(queue, Token);
+            Assert.False(queue.Ring.TryCollect(out _, out _));
+        }
+
+        process.Signal("TERM");
+        Assert.Equal(0, (await process.EndAsync()).ExitCode);
     }
 
     [Fact]

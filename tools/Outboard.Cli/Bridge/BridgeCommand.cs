@@ -39,22 +39,19 @@ internal static class BridgeCommand
             "--mac", "MAC", "A network device's address, if the back-end has none. [default: a random one]");
         ValueOption<string> tag = ValueOption.Text("--tag", "TAG", "A file system's tag, if the back-end has none.");
         SwitchOption split = new("--split-rings", "Do not offer packed rings.");
-        SwitchOption verbose = new("--verbose", "Log more.");
-        SwitchOption quiet = new("--quiet", "Log warnings and errors only.");
+        LogOptions logging = new();
         Command command = new(
             Name,
             "Show a vhost-user back-end as a PCI device over vfio-user. The type of device is told by the back-end's "
             + "features, or has to be given. Ends on SIGTERM.");
-        foreach (Option option in (Option[])[front, back, type, queues, size, mac, tag, split, verbose, quiet])
+        foreach (Option option in (Option[])[front, back, type, queues, size, mac, tag, split, .. logging.All])
         {
             command.Add(option);
         }
 
         command.SetAction(result =>
         {
-            StandardErrorLog log = new(
-                programName,
-                verbose.Read(result) ? LogLevel.Debug : quiet.Read(result) ? LogLevel.Warning : LogLevel.Information);
+            StandardErrorLog log = new(programName, logging.Read(result));
             RemoteDeviceOptions options = new()
             {
                 Logger = log,
