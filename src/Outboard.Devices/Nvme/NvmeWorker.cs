@@ -123,7 +123,7 @@ internal sealed class NvmeWorker : IAsyncDisposable
     internal Task AddAsync(CompletionQueue queue) => InvokeAsync(() =>
     {
         queue.Adopt(Memory);
-        queue.Shun();
+        queue.FillShadow();
         _completions.Add(queue);
     });
 
@@ -133,6 +133,7 @@ internal sealed class NvmeWorker : IAsyncDisposable
     {
         queue.Open();
         queue.Adopt(Memory);
+        queue.FillShadow();
         _submissions.Add(queue);
     });
 

@@ -1,4 +1,5 @@
 // NvmeGuestTests.cs - our NVMe controller in a stock guest: Linux' own driver, by stock QEMU's vfio-user-pci.
+using System.Text.Json.Nodes;
 using Outboard.InteropTests.Lab;
 using Xunit;
 
@@ -55,12 +56,93 @@ public sealed class NvmeGuestTests
         await RequireCleanEndAsync(controller);
     }
 
-    private static Dictionary<string, string> Variables(int blockSize, bool hasSecond, int resets = 3) => new()
+    /// <summary>No vectors: the pin, with its level, tells of completions.</summary>
+    [Fact]
+    public async Task A_guest_without_message_signalled_interrupts_uses_the_pin()
+    {
+        using TempFolder folder = new();
+        await using PeerProcess controller = await StartAsync(folder, [$"--blk-file={MakeDisk(folder, "one.img")}"]);
+
+        GuestOutcome outcome = await GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("nvme.sh"),
+            KernelArguments = "pci=nomsi",
+            Variables = Variables(SectorLength, hasSecond: false, vectors: 0),
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("nvme.sock")),
+        });
+
+        outcome.RequireSuccess();
+        await RequireCleanEndAsync(controller);
+    }
+
+    /// <summary>The controller is pulled out of a running machine that uses it, and put in again.</summary>
+    [Fact]
+    public async Task A_controller_is_unplugged_and_plugged_again()
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("nvme.sock");
+        await using PeerProcess controller = await StartAsync(folder, [$"--blk-file={MakeDisk(folder, "one.img")}"]);
+        await using GuestVm guest = await GuestVm.StartAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("nvme-hotplug.sh"),
+            OffersQmp = true,
+            DeviceArguments = ["-device", "pcie-root-port,id=rp,slot=4"],
+        });
+        JsonObject device() => new()
+        {
+            ["driver"] = "vfio-user-pci", ["id"] = "nvme", ["bus"] = "rp",
+            ["socket"] = new JsonObject { ["type"] = "unix", ["path"] = socket },
+        };
+
+        await guest.WaitForLineAsync("PLUG");
+        await guest.QmpAsync("device_add", device());
+        await guest.WaitForLineAsync("UNPLUG");
+        await guest.QmpAsync("device_del", new JsonObject { ["id"] = "nvme" });
+        await guest.WaitForLineAsync("PLUG AGAIN");
+        await guest.QmpAsync("device_add", device());
+
+        (await guest.FinishAsync()).RequireSuccess();
+        await RequireCleanEndAsync(controller);
+    }
+
+    /// <summary>
+    /// QEMU does not look for a server that has gone: the guest's driver loses the disk, and the machine goes on. The
+    /// file is whole, and served again at once to the next machine.
+    /// </summary>
+    [Fact]
+    public async Task A_guest_loses_a_controller_that_is_killed_and_the_next_one_finds_the_data()
+    {
+        using TempFolder folder = new();
+        string disk = MakeDisk(folder, "one.img");
+        await using PeerProcess killed = await StartAsync(folder, [$"--blk-file={disk}"]);
+        GuestOptions options = new()
+        {
+            Script = GuestOptions.ReadScript("nvme-kill.sh"),
+            Variables = new Dictionary<string, string> { ["SECOND"] = "" },
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("nvme.sock")),
+        };
+        await using (GuestVm guest = await GuestVm.StartAsync(options))
+        {
+            await guest.WaitForLineAsync("KILL");
+            await killed.KillAsync();
+            await guest.WaitForLineAsync("LOST");
+        }
+
+        File.Delete(folder.Combine("nvme.sock"));
+        await using PeerProcess second = await StartAsync(folder, [$"--blk-file={disk}"]);
+        GuestOutcome outcome = await GuestVm.RunAsync(
+            options with { Variables = new Dictionary<string, string> { ["SECOND"] = "yes" } });
+        outcome.RequireSuccess();
+        await RequireCleanEndAsync(second);
+    }
+
+    private static Dictionary<string, string> Variables(
+        int blockSize, bool hasSecond, int resets = 3, int vectors = 1) => new()
     {
         ["SECTORS"] = $"{DiskLength / SectorLength}",
         ["SECTORS2"] = hasSecond ? $"{DiskLength / SectorLength}" : "0",
         ["BLOCK"] = $"{blockSize}",
-        ["VECTORS"] = "1",
+        ["VECTORS"] = $"{vectors}",
         ["RESETS"] = $"{resets}",
     };
 

@@ -9,6 +9,7 @@ internal static class BenchCommand
     {
         Command command = new("bench", "Put loads on back-ends, whoever wrote them.");
         command.Add(BenchBlockCommand.Create());
+        command.Add(BenchNvmeCommand.Create());
         command.Add(BenchKillCommand.Create());
         return command;
     }

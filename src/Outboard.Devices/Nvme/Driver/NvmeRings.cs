@@ -61,6 +61,8 @@ internal sealed class NvmeRings
         _values = values;
         _events = events;
         _isShadowed = true;
+        _values.WriteRelease32((uint)(Id * 2 * _strideBytes), 0);
+        _values.WriteRelease32((uint)(((Id * 2) + 1) * _strideBytes), 0);
     }
 
     /// <summary>Adds a command; the device sees it after <see cref="Ring()"/>.</summary>

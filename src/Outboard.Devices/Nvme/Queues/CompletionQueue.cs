@@ -118,7 +118,9 @@ internal sealed class CompletionQueue
         _worker.Shadow.Arm(DoorbellIndex, _head);
     }
 
-    /// <summary>The value of the doorbell, for buffers that come later than the queue.</summary>
+    /// <summary>
+    /// The value of the doorbell, when the queue or the buffers are new: an earlier queue may have left its own.
+    /// </summary>
     internal void FillShadow()
     {
         _worker.Shadow.Set(DoorbellIndex, _head);
@@ -129,7 +131,7 @@ internal sealed class CompletionQueue
     /// Wants no doorbell: the driver rings when it passes the value that stands there, and it does not pass the one
     /// behind it.
     /// </summary>
-    internal void Shun() => _worker.Shadow.Arm(DoorbellIndex, _head == 0 ? Size - 1 : _head - 1);
+    private void Shun() => _worker.Shadow.Arm(DoorbellIndex, _head == 0 ? Size - 1 : _head - 1);
 
     /// <summary>Writes a completion, for which room was kept.</summary>
     internal void Post(in NvmeCompletion completion)

@@ -177,7 +177,9 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         }
     }
 
-    /// <summary>The value of the doorbell, for buffers that come later than the queue.</summary>
+    /// <summary>
+    /// The value of the doorbell, when the queue or the buffers are new: an earlier queue may have left its own.
+    /// </summary>
     internal void FillShadow() => _worker.Shadow.Set(DoorbellIndex, _tail);
 
     internal void Retry()
