@@ -30,7 +30,7 @@ public abstract class DriverAccess : IAsyncDisposable
     /// </summary>
     public abstract IReadOnlyList<EventFd> Interrupts { get; }
 
-    /// <summary>Signalled by the front-end's kick of a ring; null when that comes by <see cref="Interrupts"/>.</summary>
+    /// <summary>Signalled by the front-end's kick of a ring; null when <see cref="Interrupts"/> tell it.</summary>
     public abstract EventFd? KickOf(int ring);
 
     /// <summary>Rings an auxiliary notification: call, error or log. From any thread; waits for nothing.</summary>

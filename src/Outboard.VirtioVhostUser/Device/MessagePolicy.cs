@@ -1,6 +1,6 @@
 // What may pass between a front-end and a driver: denied unless it is named here. Sizes, gates and descriptors come
-// from the protocol's own table; this one adds what a driver without file descriptors can have, and how many descriptors
-// each message must bring. Pinned to the requests that RequestTable knows.
+// from the protocol's own table; this one adds what a driver without file descriptors can have, and how many
+// descriptors each message must bring. Pinned to the requests that RequestTable knows.
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
 using Outboard.VirtioVhostUser.Protocol;

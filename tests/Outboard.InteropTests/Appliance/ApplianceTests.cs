@@ -1,5 +1,6 @@
 // ApplianceTests.cs - two stock QEMU machines: the tenant's vhost-user disk is served by our program, which runs inside
 // the other one, the appliance. Between the two stands "outboard virtio-vhost-user".
+using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Outboard.InteropTests.Lab;
 using Xunit;
@@ -61,6 +62,33 @@ public sealed partial class ApplianceTests
         });
         appliance.Require(outcome);
         Assert.Contains("SECOND-BOOT", outcome.Serial, StringComparison.Ordinal);
+        await appliance.EndAsync();
+    }
+
+    [Fact]
+    public async Task A_tenant_uses_its_disk_through_memory_that_was_plugged_in()
+    {
+        await using Appliance appliance = await Appliance.StartAsync();
+        await using GuestVm tenant = await GuestVm.StartAsync(appliance.Tenant(1) with
+        {
+            Script = GuestOptions.ReadScript("memory-hotplug.sh"),
+            MemorySlots = ",slots=4,maxmem=2G",
+            OffersQmp = true,
+        });
+        await tenant.WaitForLineAsync("READY");
+        await tenant.QmpAsync("object-add", new JsonObject
+        {
+            ["qom-type"] = "memory-backend-memfd", ["id"] = "more", ["size"] = 256 << 20, ["share"] = true,
+        });
+        await tenant.QmpAsync("device_add", new JsonObject
+        {
+            ["driver"] = "pc-dimm", ["id"] = "dimm", ["memdev"] = "more",
+        });
+        await tenant.WaitForLineAsync("UNPLUG");
+        await tenant.QmpAsync("device_del", new JsonObject { ["id"] = "dimm" });
+        GuestOutcome outcome = await tenant.FinishAsync();
+        appliance.Require(outcome);
+        Assert.DoesNotContain("BROKEN", outcome.Serial, StringComparison.Ordinal);
         await appliance.EndAsync();
     }
 

@@ -1,6 +1,6 @@
 // "outboard virtio-vhost-user": the device by which a back-end inside one virtual machine (the appliance) serves
-// another one (the tenant). To the tenant it is a vhost-user back-end; to the appliance it is a device, which stock QEMU shows
-// as a vhost-user device of its own.
+// another one (the tenant). To the tenant it is a vhost-user back-end; to the appliance it is a device, which
+// stock QEMU shows as a vhost-user device of its own.
 using System.CommandLine;
 using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;

@@ -53,7 +53,7 @@ internal sealed class ServingOptions
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
-    public IEnumerable<Option> Sockets => 
+    public IEnumerable<Option> Sockets =>
         [_socketPath, _connect, _descriptor, _vfioUserPath, _pciAddress, _capabilities];
 
     /// <summary>For devices with several queues or much to do. Left out, they are not there.</summary>
