@@ -53,8 +53,17 @@ public sealed class QueueContext
     {
         // A duplicate, since several queues of one worker may wait for the same descriptor, each for something else.
         FileDescriptor own = descriptor.Duplicate();
+        try
+        {
+            _worker.Watch(own, readiness, _running);
+        }
+        catch
+        {
+            own.Dispose();
+            throw;
+        }
+
         _watched.Add((descriptor, own));
-        _worker.Watch(own, readiness, _running);
     }
 
     /// <summary>Ends the wait for a descriptor that <see cref="Watch"/> began. On the queue's thread.</summary>

@@ -5,6 +5,7 @@
 // changes them leaves the new ones with the slot and has the queue adopt them. While the queue does not run they wait
 // in the slot. A doorbell without a notifier does nothing, and the front-end's kick is not looked at (nor lost: its
 // count stays in the eventfd) until it was handed over.
+using Outboard.Linux;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
 
@@ -154,8 +155,21 @@ internal sealed class AuxiliaryQueue : QueueHandler
             _kick = kick;
             if (kick?.Waitable is { } waitable)
             {
-                _context.Watch(waitable);
+                TryWatch(waitable);
             }
+        }
+    }
+
+    /// <summary>What cannot be waited for never kicks: the front-end has itself to blame.</summary>
+    private void TryWatch(FileDescriptor waitable)
+    {
+        try
+        {
+            _context.Watch(waitable);
+        }
+        catch (IOException)
+        {
+            // Nothing is watched then.
         }
     }
 }

@@ -1,5 +1,5 @@
-// ForeignFrontendTests.cs - a front-end that is not ours (qemu-io and qemu-img, by way of libblkio) uses a disk through the
-// virtio-vhost-user device and its driver, both in this process.
+// ForeignFrontendTests.cs - a front-end that is not ours (qemu-io and qemu-img, by way of libblkio) uses a disk
+// through the virtio-vhost-user device and its driver, both in this process.
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
 using Outboard.InteropTests.Lab;

@@ -324,6 +324,21 @@ public sealed class MessagePassingTests : DeviceTest
         await Driver.ReceiveAsync(FrontendRequest.GetFeatures);
     }
 
+    [Fact]
+    public async Task A_kick_that_is_none_is_refused()
+    {
+        using WirePeer peer = await NegotiateAsync();
+        FileDescriptor memory = Rig.Own(MemFd.Create("outboard-test", Page));
+        await peer.RefusedAsync(FrontendRequest.SetVringKick, RawRing.NotifierPayload(0, true), memory);
+        await peer.RefusedAsync(FrontendRequest.SetVringCall, RawRing.NotifierPayload(0, true), memory);
+        await peer.RefusedAsync(FrontendRequest.SetBackendReqFd, [], memory);
+        Rig.Access.Ring(0);
+        using EventFd kick = new();
+        await PassAsync(peer, FrontendRequest.SetVringKick, RawRing.NotifierPayload(0, true), kick.Descriptor);
+        kick.Signal();
+        Assert.NotEqual(0UL, Driver.KickOf(0).Wait(5000));
+    }
+
     private byte Look(ulong offset)
     {
         using SharedMemory window = Rig.Access.OpenWindow(VirtioVhostUserSpec.MemoryWindow)!;

@@ -76,14 +76,16 @@ public sealed class RandomTrafficTests
         await before.AssertNothingLeftAsync();
     }
 
+    private static Task<WirePeer> ConnectAsync(ApplianceRig rig) => RetryAsync(rig.ConnectAsync);
+
     /// <summary>Connects, again while too many wait already.</summary>
-    private static async Task<WirePeer> ConnectAsync(ApplianceRig rig)
+    private static async Task<T> RetryAsync<T>(Func<Task<T>> connect)
     {
         while (true)
         {
             try
             {
-                return await rig.ConnectAsync();
+                return await connect();
             }
             catch (SocketException)
             {
@@ -94,7 +96,7 @@ public sealed class RandomTrafficTests
 
     private static async Task ExpectWorksAsync(ApplianceRig rig)
     {
-        await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
+        await using VhostUserFrontend frontend = await RetryAsync(() => rig.ConnectFrontendAsync());
         using DriverMemory memory = new(1 << 20);
         await frontend.ShareMemoryAsync(memory);
         using FrontendQueue queue = await frontend.StartQueueAsync(0, 16, memory);
