@@ -64,6 +64,8 @@ internal sealed class GuardedHandler(QueueHandler handler, Action<Exception> fai
 
     internal void OnReady() => Tell(static handler => handler.OnReady());
 
+    internal void OnKick() => Tell(static handler => handler.OnKick());
+
     /// <summary>Told to a failed handler, too: it may be all that ends its operations.</summary>
     internal void Quiesce() => Run(handler.Quiesce);
 

@@ -12,7 +12,7 @@ public sealed class QueueContext : IoContext
     private readonly QueueWorker _worker;
     private readonly RunningQueue _running;
     private readonly Action<Action> _post;
-    private readonly List<FileDescriptor> _watched = [];
+    private readonly List<(FileDescriptor Original, FileDescriptor Own)> _watched = [];
 
     internal QueueContext(Virtqueue queue, QueueWorker worker, RunningQueue running, Action<Action> post)
     {
@@ -47,9 +47,35 @@ public sealed class QueueContext : IoContext
     {
         // A duplicate, since several queues of one worker may wait for the same descriptor, each for something else.
         FileDescriptor own = descriptor.Duplicate();
-        _watched.Add(own);
-        _worker.Watch(own, readiness, _running);
+        try
+        {
+            _worker.Watch(own, readiness, _running);
+        }
+        catch
+        {
+            own.Dispose();
+            throw;
+        }
+
+        _watched.Add((descriptor, own));
     }
+
+    /// <summary>Ends the wait for a descriptor that <see cref="Watch"/> began. On the queue's thread.</summary>
+    public void EndWatch(FileDescriptor descriptor)
+    {
+        int place = _watched.FindIndex(watched => watched.Original == descriptor);
+        if (place >= 0)
+        {
+            _worker.EndWatch(_watched[place].Own);
+            _watched[place].Own.Dispose();
+            _watched.RemoveAt(place);
+        }
+    }
+
+    /// <summary>
+    /// Calls the driver although nothing was used: a queue may be an interrupt and nothing else. On the queue's thread.
+    /// </summary>
+    public void CallDriver() => _running.CallDriver();
 
     /// <summary>
     /// Ends all waits for descriptors before the queue stops, for a handler that goes over to another descriptor. On
@@ -57,10 +83,10 @@ public sealed class QueueContext : IoContext
     /// </summary>
     public void EndWatches()
     {
-        foreach (FileDescriptor descriptor in _watched)
+        foreach ((_, FileDescriptor own) in _watched)
         {
-            _worker.EndWatch(descriptor);
-            descriptor.Dispose();
+            _worker.EndWatch(own);
+            own.Dispose();
         }
 
         _watched.Clear();
@@ -96,6 +122,14 @@ public abstract class QueueHandler : IDisposable
 
     /// <summary>The ring is enabled or disabled; told once at the start, too. While it is not, no turn comes.</summary>
     public virtual void OnEnabled(bool enabled)
+    {
+    }
+
+    /// <summary>
+    /// The driver kicked, whether it made anything available or not: a queue may be a doorbell. Kicks that come close
+    /// together are told once; the first one may be no kick at all. A turn follows.
+    /// </summary>
+    public virtual void OnKick()
     {
     }
 

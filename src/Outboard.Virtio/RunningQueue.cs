@@ -225,8 +225,11 @@ public sealed partial class RunningQueue
     internal void OnKick()
     {
         _started = true;
+        _handler.OnKick();
         _worker.Activate(this);
     }
+
+    internal void CallDriver() => _call?.Signal();
 
     internal void OnReady()
     {

@@ -43,6 +43,12 @@ public abstract partial class VirtioDevice
     /// <summary>Raised, on any thread, after the device changed its configuration space.</summary>
     public event Action? ConfigChanged;
 
+    /// <summary>
+    /// Raised, on any thread, when the device cannot go on before it is reset: virtio-v1.3 "2.1 Device Status Field",
+    /// DEVICE_NEEDS_RESET.
+    /// </summary>
+    public event Action? NeedsReset;
+
     /// <summary>The device type.</summary>
     public VirtioDeviceId Id { get; }
 
@@ -67,6 +73,9 @@ public abstract partial class VirtioDevice
         NegotiatedFeatures = features;
         OnFeaturesAccepted(features);
     }
+
+    /// <summary>Reads the configuration space for a driver; bytes beyond the end are zero. From any thread.</summary>
+    public virtual void ReadConfig(uint offset, Span<byte> destination) => Config.Read(offset, destination);
 
     /// <summary>Writes to the configuration space as a driver does.</summary>
     /// <returns>False when nothing there may be written.</returns>
@@ -191,4 +200,7 @@ public abstract partial class VirtioDevice
 
     /// <summary>To be called after the device changed <see cref="Config"/>, so that drivers look again.</summary>
     protected void NotifyConfigChanged() => ConfigChanged?.Invoke();
+
+    /// <summary>To be called when the driver broke the device's own rules, and only a reset helps.</summary>
+    protected void NotifyNeedsReset() => NeedsReset?.Invoke();
 }

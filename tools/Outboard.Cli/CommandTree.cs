@@ -1,5 +1,6 @@
 // The commands of the program.
 using System.CommandLine;
+using Outboard.Cli.Appliance;
 using Outboard.Cli.Bench;
 using Outboard.Cli.Block;
 using Outboard.Cli.Bridge;
@@ -31,6 +32,7 @@ internal static class CommandTree
         (RelayCommand.Name, RelayCommand.Create),
         (TestCardCommand.Name, TestCardCommand.Create),
         (BridgeCommand.Name, BridgeCommand.Create),
+        (ApplianceCommand.Name, ApplianceCommand.Create),
     ];
 
     /// <summary>The commands, or the one that is called: a back-end does not pay for the others at its start.</summary>

@@ -72,6 +72,10 @@ public sealed class MemoryMapping : IDisposable
         return mapping;
     }
 
+    /// <summary>A view of memory that somebody else has mapped, and keeps mapped: disposing it does nothing.</summary>
+    internal static MemoryMapping ViewOf(nuint address, ulong length) =>
+        new(0, 0, address, length) { IsWritable = true, _disposed = 1 };
+
     /// <summary>Whether a page of this mapping was touched that a holder of the file had truncated away. It was
     /// replaced by a private page of zeroes; what was read from it is worthless.</summary>
     /// <remarks>To be asked after each batch. A mapping that is neither <see cref="IsGuarded"/> nor sealed against

@@ -10,6 +10,7 @@ internal static partial class Libc
     internal const int PROT_EXECUTE = 4;
     internal const int MAP_SHARED = 1;
     internal const int MAP_PRIVATE = 2;
+    internal const int MAP_FIXED = 0x10;
     internal const int MAP_ANONYMOUS = 0x20;
     internal const int MAP_POPULATE = 0x8000;
     internal const int MAP_NORESERVE = 0x4000;

@@ -47,6 +47,14 @@ public abstract class PciHandle
     /// </summary>
     public abstract Task<IReadOnlyList<PciDoorbell>> OpenDoorbellsAsync(int bar, CancellationToken cancellation);
 
+    /// <summary>A part of a BAR that this process can map: a window onto memory of somebody else.</summary>
+    /// <param name="bar">The BAR.</param>
+    /// <param name="offset">First byte of the part.</param>
+    /// <param name="sizeBytes">Bytes.</param>
+    /// <exception cref="IOException">It cannot be mapped.</exception>
+    public virtual SharedMemory OpenWindow(int bar, ulong offset, ulong sizeBytes) =>
+        throw new IOException($"BAR {bar} cannot be mapped");
+
     /// <summary>Resets the function.</summary>
     public abstract Task ResetAsync(CancellationToken cancellation);
 }

@@ -25,7 +25,7 @@ internal sealed partial class BackendSession
 
         byte[] payload = new byte[message.Payload.Length];
         message.Payload.Span[..ConfigPayload.Bytes].CopyTo(payload);
-        _device.Config.Read(head.Offset, payload.AsSpan(ConfigPayload.Bytes));
+        _device.ReadConfig(head.Offset, payload.AsSpan(ConfigPayload.Bytes));
         return Reply.Payload(payload);
     }
 

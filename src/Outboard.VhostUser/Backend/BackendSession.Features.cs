@@ -139,6 +139,13 @@ internal sealed partial class BackendSession
         return Reply.Done;
     }
 
+    /// <summary>The device says so; the driver hears of it by a change of the configuration.</summary>
+    private void OnNeedsReset()
+    {
+        _needsReset = true;
+        OnConfigChanged();
+    }
+
     private Reply GetStatus() =>
         Reply.Value((ulong)(_needsReset ? _status | VirtioStatus.DeviceNeedsReset : _status));
 

@@ -30,9 +30,16 @@ internal sealed partial class BackendSession
         }
 
         ulong size = (ulong)InflightSpec.QueueBytes(IsPacked, wanted.QueueSize) * wanted.QueueCount;
-        using SharedMemory memory = _channel.CreateSharedMemory("outboard-inflight", size);
-        byte[] payload = VhostUserMessage.PayloadOf(wanted with { MmapSizeBytes = size, MmapOffset = 0 });
-        return Reply.Payload(payload, _channel.Attach(memory));
+        try
+        {
+            using SharedMemory memory = _channel.CreateSharedMemory("outboard-inflight", size);
+            byte[] payload = VhostUserMessage.PayloadOf(wanted with { MmapSizeBytes = size, MmapOffset = 0 });
+            return Reply.Payload(payload, _channel.Attach(memory));
+        }
+        catch (IOException error)
+        {
+            throw new ProtocolException("GET_INFLIGHT_FD", "size", error.Message, error);
+        }
     }
 
     /// <summary>

@@ -78,6 +78,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
         }
 
         device.ConfigChanged += OnConfigChanged;
+        device.NeedsReset += OnNeedsReset;
         AttachSharedRegions();
     }
 
@@ -108,6 +109,7 @@ internal sealed partial class BackendSession : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         _device.ConfigChanged -= OnConfigChanged;
+        _device.NeedsReset -= OnNeedsReset;
         EndPostcopyOfNobody();
         DetachSharedRegions();
         await StopAllAsync(SuspendOf).ConfigureAwait(false);

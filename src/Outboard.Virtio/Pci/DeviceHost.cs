@@ -45,6 +45,9 @@ public abstract class DeviceHost : IAsyncDisposable
     /// <summary>The driver accepted features, a part of those offered. No queue runs.</summary>
     public abstract ValueTask AcceptFeaturesAsync(ulong features);
 
+    /// <summary>A driver reads the configuration space; bytes beyond the end are zero.</summary>
+    public virtual void ReadConfig(uint offset, Span<byte> destination) => Config.Read(offset, destination);
+
     /// <summary>A driver writes to the configuration space.</summary>
     public abstract ValueTask WriteConfigAsync(uint offset, ReadOnlyMemory<byte> source);
 
@@ -120,6 +123,7 @@ internal sealed class LocalDevice : DeviceHost
             : Math.Clamp(device.QueueCount, 1, Environment.ProcessorCount);
         _workers = new QueueWorkerSet(workers, $"{device.Id}", options.Worker);
         device.ConfigChanged += OnConfigChanged;
+        device.NeedsReset += OnDeviceNeedsReset;
     }
 
     public override VirtioDeviceId Id => _device.Id;
@@ -141,6 +145,8 @@ internal sealed class LocalDevice : DeviceHost
         _device.AcceptFeatures(features);
         return default;
     }
+
+    public override void ReadConfig(uint offset, Span<byte> destination) => _device.ReadConfig(offset, destination);
 
     public override ValueTask WriteConfigAsync(uint offset, ReadOnlyMemory<byte> source)
     {
@@ -183,8 +189,11 @@ internal sealed class LocalDevice : DeviceHost
     public override ValueTask DisposeAsync()
     {
         _device.ConfigChanged -= OnConfigChanged;
+        _device.NeedsReset -= OnDeviceNeedsReset;
         return _workers.DisposeAsync();
     }
+
+    private void OnDeviceNeedsReset() => OnResetNeeded("its driver broke a rule");
 
     private sealed class LocalQueue(LocalDevice host, RunningQueue running) : HostedQueue
     {

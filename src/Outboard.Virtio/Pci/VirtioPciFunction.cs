@@ -116,7 +116,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
                 ReadIsr((uint)offset, destination);
                 break;
             case DeviceOffset / PartBytes:
-                _host.Config.Read((uint)offset - DeviceOffset, destination);
+                _host.ReadConfig((uint)offset - DeviceOffset, destination);
                 break;
         }
     }

@@ -28,6 +28,9 @@ public static class VirtioPci
     /// <summary>Capability type VIRTIO_PCI_CAP_PCI_CFG.</summary>
     public const byte PciConfig = 5;
 
+    /// <summary>Capability type VIRTIO_PCI_CAP_SHARED_MEMORY_CFG.</summary>
+    public const byte SharedMemoryConfig = 8;
+
     /// <summary>ISR: a queue has used buffers.</summary>
     public const byte IsrQueue = 1;
 

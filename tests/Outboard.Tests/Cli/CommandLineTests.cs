@@ -57,6 +57,7 @@ public sealed class CommandLineTests
     [InlineData("demo --help", "--folder")]
     [InlineData("inspect --help", "--type")]
     [InlineData("trace --help", "--listen")]
+    [InlineData("virtio-vhost-user --help", "--appliance-socket")]
     public async Task Help_is_everywhere(string arguments, string word)
     {
         Outcome outcome = await OutboardProcess.RunAsync(arguments.Split(' '));
@@ -88,6 +89,11 @@ public sealed class CommandLineTests
     [InlineData("list-backends --print-capabilities", "--print-capabilities")]
     [InlineData("block --null-size=1M", "--socket-path=PATH", "--fd=N")]
     [InlineData("block --null-size=1M --socket-path=/a --fd=7", "--socket-path=/a", "--fd=7", "give one")]
+    [InlineData("virtio-vhost-user", "--appliance-socket=PATH")]
+    [InlineData("virtio-vhost-user --appliance-socket=/a", "--vhost-user-socket=PATH", "--vhost-user-connect=PATH")]
+    [InlineData("virtio-vhost-user --appliance-socket=/a --rings=127", "--rings=127", "from 1 to 126")]
+    [InlineData("virtio-vhost-user --appliance-socket=/a --window=3M", "--window=3", "power of two")]
+    [InlineData("block --null-size=1M --virtio-vhost-user=1 --socket-path=/a", "--virtio-vhost-user=1", "give one")]
     [InlineData("block --socket-path=/a", "--blk-file=PATH", "--memory-size=SIZE", "--null-size=SIZE")]
     [InlineData("block --socket-path=/a --null-size=1M --memory-size=1M", "--null-size", "--memory-size", "give one")]
     [InlineData("block --socket-path=/a --null-size=12Q", "--null-size=12Q", "64M")]
@@ -149,6 +155,7 @@ public sealed class CommandLineTests
         await Fails([$"--socket-path={folder["no/where"]}", "--null-size=1M"], folder["no/where"], "create it first");
         await Fails(
             [$"--socket-path=/tmp/{new string('x', 108)}", "--null-size=1M"], "xxx", "113 bytes", "shorter path");
+        await Fails(["--virtio-vhost-user=ff:1f.0", "--null-size=1M"], "=ff:1f.0", "no PCI device 0000:ff:1f.0");
         Assert.False(File.Exists(folder["s"]));
 
         static async Task Fails(string[] arguments, params string[] words) =>

@@ -5,10 +5,12 @@
 //   --fd=N, listening         any number of front-ends, one after another
 //   LISTEN_FDS=1              as --fd=3, by socket activation; only when no option is given
 //   --vfio-user-socket=PATH   bound here, for the other protocol: any number of clients, one after another
+//   --virtio-vhost-user=ADDR  no socket at all: front-ends come through a device of the machine this runs in
 using System.Globalization;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
 using Outboard.VhostUser.Channel;
+using Outboard.VirtioVhostUser.Channel;
 
 namespace Outboard.Cli.Serving;
 
@@ -22,6 +24,7 @@ internal sealed class ServedSocket : IDisposable
     private const int FirstDescriptor = 3;
 
     private const string PathOption = "--socket-path";
+    private const string PciOption = "--virtio-vhost-user";
 
     private ServedSocket(string name, UnixListener listener)
         : this(name, ChannelSource.Accept(listener)) => Listener = listener;
@@ -59,6 +62,7 @@ internal sealed class ServedSocket : IDisposable
             settings.PeerPath is null ? null : $"--connect={settings.PeerPath}",
             settings.DescriptorNumber is null ? null : $"--fd={settings.DescriptorNumber}",
             settings.VfioUserPath is null ? null : $"{VfioUserOption}={settings.VfioUserPath}",
+            settings.PciAddress is null ? null : $"{PciOption}={settings.PciAddress}",
         ];
         if (given.Count(option => option is not null) > 1)
         {
@@ -71,6 +75,7 @@ internal sealed class ServedSocket : IDisposable
             { SocketPath: { } path } => new ServedSocket(path, Bind(PathOption, path)),
             { VfioUserPath: { } path } => new ServedSocket(path, Bind(VfioUserOption, path)) { IsVfioUser = true },
             { PeerPath: { } path } => new ServedSocket($"{path}, as its client", ChannelSource.Connect(path)),
+            { PciAddress: { } address } => new ServedSocket($"the device at {address}", OpenDevice(address)),
             { DescriptorNumber: { } number } => Inherit(number, $"--fd={number}"),
             _ => OpenActivated(),
         };
@@ -97,10 +102,23 @@ internal sealed class ServedSocket : IDisposable
         Connection?.Dispose();
     }
 
+    private static VirtioVhostUserSource OpenDevice(string address)
+    {
+        try
+        {
+            return new VirtioVhostUserSource(PciAccess.OpenAsync(address).GetAwaiter().GetResult());
+        }
+        catch (Exception error) when (error is IOException or InvalidDataException or UnauthorizedAccessException)
+        {
+            throw new IOException($"{PciOption}={address}: {error.Message}", error);
+        }
+    }
+
     private static ServedSocket OpenActivated() => IsActivated()
         ? Inherit(FirstDescriptor, "LISTEN_FDS=1")
         : throw new CommandLineException(
-            "no socket: give --socket-path=PATH, --connect=PATH, --fd=N or --vfio-user-socket=PATH");
+            "no socket: give --socket-path=PATH, --connect=PATH, --fd=N, --vfio-user-socket=PATH "
+            + "or --virtio-vhost-user=ADDRESS");
 
     private static ServedSocket Inherit(int number, string option)
     {

@@ -25,6 +25,11 @@ internal sealed class ServingOptions
     private readonly ValueOption<string> _vfioUserPath = ValueOption.Text(
         "--vfio-user-socket", "PATH", "Be a PCI device on a UNIX socket at PATH: a vfio-user server.");
 
+    private readonly ValueOption<string> _pciAddress = ValueOption.Text(
+        "--virtio-vhost-user", "ADDRESS",
+        "Inside a virtual machine: serve another one through the virtio-vhost-user device at this PCI address "
+        + "(0000:00:03.0), which is bound to vfio-pci.");
+
     /// <summary>Carried out before anything is parsed (see Invocation); here for --help.</summary>
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
@@ -58,7 +63,8 @@ internal sealed class ServingOptions
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
-    public IEnumerable<Option> Sockets => [_socketPath, _connect, _descriptor, _vfioUserPath, _capabilities];
+    public IEnumerable<Option> Sockets =>
+        [_socketPath, _connect, _descriptor, _vfioUserPath, _pciAddress, _capabilities];
 
     /// <summary>For devices with several queues or much to do. Left out, they are not there.</summary>
     public IEnumerable<Option> Threads => [_threads, _cpus, _polling, _busyPoll];
@@ -73,6 +79,7 @@ internal sealed class ServingOptions
         PeerPath = _connect.Read(result),
         DescriptorNumber = _descriptor.Read(result),
         VfioUserPath = _vfioUserPath.Read(result),
+        PciAddress = _pciAddress.Read(result),
         ThreadCount = _threads.Read(result) ?? 0,
         Cpus = ReadCpus(result),
         MaxPolling = ReadPolling(result),

@@ -20,6 +20,9 @@ internal sealed record ServingSettings
 
     public string? VfioUserPath { get; init; }
 
+    /// <summary>Where a virtio-vhost-user device is.</summary>
+    public string? PciAddress { get; init; }
+
     /// <summary>Threads for the queues; 0 for one for each, at most one for each CPU.</summary>
     public int ThreadCount { get; init; }
 

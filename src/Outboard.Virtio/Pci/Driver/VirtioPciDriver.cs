@@ -16,7 +16,7 @@ using Outboard.Virtio.Spec;
 namespace Outboard.Virtio.Pci.Driver;
 
 /// <summary>Drives a virtio PCI device. Not thread-safe; queues may be used by a thread each.</summary>
-public sealed class VirtioPciDriver : IDisposable
+public sealed partial class VirtioPciDriver : IDisposable
 {
     private const VirtioStatus Negotiated =
         VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk;
@@ -33,6 +33,7 @@ public sealed class VirtioPciDriver : IDisposable
     private readonly Dictionary<byte, Part> _parts = [];
     private readonly EventFd _configChanged = new();
     private readonly List<PciDoorbell> _doorbells = [];
+    private readonly Dictionary<int, EventFd> _calls = [];
     private VirtioPciQueue?[] _queues = [];
     private uint _notifyMultiplier;
     private int _vectors;
@@ -47,6 +48,9 @@ public sealed class VirtioPciDriver : IDisposable
 
     /// <summary>What was negotiated.</summary>
     public ulong Features { get; private set; }
+
+    /// <summary>Interrupt vectors; with one, it means everything.</summary>
+    public int VectorCount => _vectors;
 
     /// <summary>Number of queues.</summary>
     public int QueueCount => _queues.Length;
@@ -90,6 +94,11 @@ public sealed class VirtioPciDriver : IDisposable
             doorbell.Event.Dispose();
         }
 
+        foreach (EventFd call in _calls.Values)
+        {
+            call.Dispose();
+        }
+
         _configChanged.Dispose();
     }
 
@@ -123,11 +132,16 @@ public sealed class VirtioPciDriver : IDisposable
         ulong place = await ReadAsync(VirtioPciRegister.QueueNotifyOffset, 2, cancellation).ConfigureAwait(false);
         ulong notifyOffset = notify.Offset + (place * _notifyMultiplier);
         EventFd? doorbell = FindDoorbell(notifyOffset);
-        VirtioPciQueue queue = new(ring, memory, _device, notify.Bar, notifyOffset, doorbell);
+        int vector = Math.Min(index + 1, _vectors - 1);
+        VirtioPciQueue queue =
+            new(ring, memory, _device, notify.Bar, notifyOffset, doorbell, new EventFd(CallOf(vector)));
         _queues[index]?.Dispose();
         _queues[index] = queue;
-        int vector = Math.Min(index + 1, _vectors - 1);
-        await _device.BindAsync(InterruptKind.Msix, vector, [queue.Call], cancellation).ConfigureAwait(false);
+        if (vector > 0)
+        {
+            await _device.BindAsync(InterruptKind.Msix, vector, [queue.Call], cancellation).ConfigureAwait(false);
+        }
+
         await WriteAsync(VirtioPciRegister.QueueSize, (ulong)size, 2, cancellation).ConfigureAwait(false);
         await WriteAsync(VirtioPciRegister.QueueVector, (ulong)vector, 2, cancellation).ConfigureAwait(false);
         await WriteAddressAsync(VirtioPciRegister.QueueDescriptors, ring.Addresses.Descriptors, cancellation)
@@ -193,7 +207,8 @@ public sealed class VirtioPciDriver : IDisposable
             {
                 msix = at;
             }
-            else if (config[at] == PciCapabilityId.Vendor && at + VirtioPciCapability.DataField <= config.Length)
+            else if (config[at] == PciCapabilityId.Vendor && at + VirtioPciCapability.DataField <= config.Length
+                && !TryTakeWindow(config.AsSpan(at)))
             {
                 TakePart(config.AsSpan(at));
             }
@@ -212,7 +227,7 @@ public sealed class VirtioPciDriver : IDisposable
         const ushort command = (ushort)(PciCommand.Memory | PciCommand.Dma);
         await WriteConfigAsync(PciRegister.Command, command, cancellation).ConfigureAwait(false);
         _vectors = await _device.CountVectorsAsync(InterruptKind.Msix, cancellation).ConfigureAwait(false);
-        if (msix == 0 || _vectors < 2)
+        if (msix == 0 || _vectors < 1)
         {
             throw new InvalidDataException("the device has no interrupt vectors (MSI-X)");
         }
@@ -274,6 +289,21 @@ public sealed class VirtioPciDriver : IDisposable
             await ReadAsync(VirtioPciRegister.QueueCount, 2, cancellation).ConfigureAwait(false)];
         await _device.BindAsync(InterruptKind.Msix, 0, [_configChanged], cancellation).ConfigureAwait(false);
         await WriteAsync(VirtioPciRegister.ConfigVector, 0, 2, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// The eventfd of a vector, owned by the caller: queues that share a vector share it, and the first one is that of
+    /// the configuration, too.
+    /// </summary>
+    private Linux.FileDescriptor CallOf(int vector)
+    {
+        if (!_calls.TryGetValue(vector, out EventFd? call))
+        {
+            call = vector == 0 ? _configChanged : new EventFd();
+            _calls.Add(vector, call);
+        }
+
+        return call.Descriptor.Duplicate();
     }
 
     /// <summary>An eventfd for writes at a place, owned by the caller; null when there is none.</summary>

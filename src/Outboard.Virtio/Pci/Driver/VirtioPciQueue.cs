@@ -15,8 +15,10 @@ public sealed class VirtioPciQueue : DriverQueueLink, IDisposable
     private readonly EventFd? _doorbell;
 
     internal VirtioPciQueue(
-        DriverQueue ring, DriverMemory memory, PciHandle device, int bar, ulong notifyOffset, EventFd? doorbell)
+        DriverQueue ring, DriverMemory memory, PciHandle device, int bar, ulong notifyOffset, EventFd? doorbell,
+        EventFd call)
     {
+        Call = call;
         Ring = ring;
         Memory = memory;
         _device = device;
@@ -32,7 +34,7 @@ public sealed class VirtioPciQueue : DriverQueueLink, IDisposable
     public override DriverMemory Memory { get; }
 
     /// <summary>Device to driver.</summary>
-    public EventFd Call { get; } = new();
+    public EventFd Call { get; }
 
     /// <summary>Whether kicks go without messages.</summary>
     public bool HasDoorbell => _doorbell is not null;

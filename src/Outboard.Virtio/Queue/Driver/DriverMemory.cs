@@ -22,6 +22,9 @@ public readonly record struct DriverBuffer(ulong GuestAddress, IoSegment Memory)
 /// <summary>Shared memory for a driver. Not thread-safe while allocating.</summary>
 public sealed class DriverMemory : IDisposable
 {
+    /// <summary>Bytes of a huge page, as x64 and most of the others have it: the most that is contiguous.</summary>
+    public const ulong HugePageBytes = 2UL << 20;
+
     private readonly FileSharedMemory _file;
     private readonly MemoryRegion _region;
     private ulong _allocated;
@@ -36,17 +39,39 @@ public sealed class DriverMemory : IDisposable
     /// </param>
     public DriverMemory(
         ulong sizeBytes, ulong guestAddress = 0x1_0000_0000, bool hugePages = false, ulong? busAddress = null)
+        : this(sizeBytes, hugePages, _ => (guestAddress, busAddress ?? guestAddress))
     {
-        GuestAddress = guestAddress;
-        BusAddress = busAddress ?? guestAddress;
-        ulong unit = hugePages ? 2UL << 20 : (ulong)Environment.SystemPageSize;
+    }
+
+    private DriverMemory(ulong sizeBytes, bool hugePages, Func<IoSegment, (ulong Guest, ulong Bus)> addresses)
+    {
+        ulong unit = hugePages ? HugePageBytes : (ulong)Environment.SystemPageSize;
         SizeBytes = (sizeBytes + unit - 1) / unit * unit;
         _file = new FileSharedMemory(MemFd.Create("outboard-driver-memory", SizeBytes, hugePages));
-        MemoryMapping mapping = _file.Map(0, SizeBytes);
-        UserAddress = mapping.Segment.Address;
-        _region = new MemoryRegion(BusAddress, UserAddress, mapping);
-        Memory = GuestMemory.Create([_region]);
+        MemoryMapping? mapping = null;
+        try
+        {
+            mapping = _file.Map(0, SizeBytes);
+            UserAddress = mapping.Segment.Address;
+            (GuestAddress, BusAddress) = addresses(mapping.Segment);
+            _region = new MemoryRegion(BusAddress, UserAddress, mapping);
+            Memory = GuestMemory.Create([_region]);
+        }
+        catch
+        {
+            mapping?.Dispose();
+            _file.Dispose();
+            throw;
+        }
     }
+
+    /// <summary>Creates memory whose addresses are physical ones, for a device that nobody translates for.</summary>
+    /// <exception cref="IOException">There is no huge page, or this process may not know where it lies.</exception>
+    public static DriverMemory CreatePhysical() => new(HugePageBytes, true, segment =>
+    {
+        ulong address = PhysicalPlace.Of(segment);
+        return (address, address);
+    });
 
     /// <summary>Guest physical address of the first byte.</summary>
     public ulong GuestAddress { get; }
@@ -59,6 +84,9 @@ public sealed class DriverMemory : IDisposable
 
     /// <summary>Bytes.</summary>
     public ulong SizeBytes { get; }
+
+    /// <summary>All of the memory, as it lies in this process.</summary>
+    public IoSegment Segment => _region.Segment;
 
     /// <summary>The shared memory object, to be passed to the device.</summary>
     public FileSharedMemory File => _file;

@@ -1,1 +1,0 @@
-// virtio-vhost-user: a back-end inside another virtual machine. To come: see docs/ARCHITECTURE.md.

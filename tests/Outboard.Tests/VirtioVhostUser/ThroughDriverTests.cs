@@ -1,0 +1,149 @@
+// Every kind of traffic between a front-end and a back-end, with the device and its driver between them.
+using System.Buffers.Binary;
+using Outboard.Devices.Block;
+using Outboard.Devices.Block.Backends;
+using Outboard.Devices.Block.Driver;
+using Outboard.Tests.VhostUser;
+using Outboard.VhostUser.Frontend;
+using Outboard.VhostUser.Protocol;
+using Outboard.Virtio.Queue.Driver;
+using Outboard.VirtioVhostUser.Channel;
+using Outboard.VirtioVhostUser.Protocol;
+using Xunit;
+
+namespace Outboard.Tests.VirtioVhostUser;
+
+[Collection(VhostUserCollection.Name)]
+public sealed class ThroughDriverTests
+{
+    [Theory]
+    [InlineData(ulong.MaxValue, false, false)]
+    [InlineData(ulong.MaxValue, true, true)]
+    [InlineData(ApplianceRig.PlainFeatures, false, true)]
+    [InlineData(ApplianceRig.PlainFeatures, true, false)]
+    public async Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked)
+    {
+        OpenThings before = OpenThings.Count();
+        await using (ApplianceRig rig = await ApplianceRig.StartAsync(
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }))
+        {
+            using MemoryDisk disk = new(8 << 20);
+            rig.StartBackend(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
+            byte[] data = new byte[300 << 10];
+            Random.Shared.NextBytes(data);
+            for (int connection = 0; connection < 3; connection++)
+            {
+                await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync(
+                    new VhostUserFrontendOptions { UsePacked = isPacked });
+                Assert.Equal(2, frontend.QueueCount);
+                using DriverMemory memory = new(4 << 20);
+                await frontend.ShareMemoryAsync(memory);
+                using FrontendQueue first = await frontend.StartQueueAsync(0, 64, memory);
+                using FrontendQueue second = await frontend.StartQueueAsync(1, 64, memory);
+                BlockDriver writer = new(first, 4, 64 << 10);
+                BlockDriver reader = new(second, 4, 64 << 10);
+                byte[] found = new byte[data.Length];
+                if (connection > 0)
+                {
+                    reader.Read(4096, found);
+                    Assert.Equal(data, found);
+                }
+
+                Random.Shared.NextBytes(data);
+                writer.Write(4096, data);
+                writer.Flush();
+                reader.Read(4096, found);
+                Assert.Equal(data, found);
+                await frontend.StopQueueAsync(first);
+                await frontend.StopQueueAsync(second);
+            }
+        }
+
+        await before.AssertNothingLeftAsync();
+    }
+
+    [Fact]
+    public async Task A_change_of_the_configuration_is_told()
+    {
+        await using ApplianceRig rig = await ApplianceRig.StartAsync();
+        FakeDevice device = new();
+        rig.StartBackend(device);
+        await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
+        TaskCompletionSource told = new();
+        frontend.ConfigChanged += () => told.TrySetResult();
+        device.ChangeCapacity(0x1234);
+        await told.Task.WaitAsync(Eventually.Limit);
+        byte[] capacity = await frontend.GetConfigAsync(0, sizeof(ulong));
+        Assert.Equal(0x1234UL, BinaryPrimitives.ReadUInt64LittleEndian(capacity));
+    }
+
+    [Fact]
+    public async Task What_a_device_writes_is_logged()
+    {
+        await using ApplianceRig rig = await ApplianceRig.StartAsync();
+        rig.StartBackend(new FakeDevice());
+        await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
+        using DriverMemory memory = new(1 << 20);
+        await frontend.ShareMemoryAsync(memory);
+        using FrontendQueue queue = await frontend.StartQueueAsync(0, 16, memory);
+        for (int round = 0; round < 2; round++)
+        {
+            using FrontendLog log = await frontend.StartLoggingAsync([queue], tells: true);
+            Echo(queue, memory);
+            Assert.True(log.Marked!.Wait(20_000) > 0, "the driver tells that it marked pages");
+            Assert.NotEmpty(log.Harvest());
+            await frontend.StopLoggingAsync([queue]);
+        }
+    }
+
+    /// <summary>The back-end and its driver go away with requests in flight; the next ones finish them.</summary>
+    [Fact]
+    public async Task Requests_in_flight_outlive_the_driver()
+    {
+        await using ApplianceRig rig = await ApplianceRig.StartAsync();
+        FakeDevice holding = new() { Holds = true };
+        rig.StartBackend(holding);
+        using DriverMemory memory = new(1 << 20);
+        DriverBuffer request = memory.Allocate(16);
+        DriverBuffer answer = memory.Allocate(16);
+        request.Span.Fill(0x37);
+        FrontendQueue queue;
+        InflightRegion region;
+        await using (VhostUserFrontend first = await rig.ConnectFrontendAsync())
+        {
+            Assert.True(first.Has(ProtocolFeatures.InflightShmFd));
+            await first.ShareMemoryAsync(memory);
+            region = await first.GetInflightFdAsync(1, 16);
+            await first.SetInflightFdAsync(region);
+            queue = await first.StartQueueAsync(0, 16, memory);
+            queue.Ring.TryAdd([request], [answer], 0);
+            queue.Submit();
+            await Eventually.TrueAsync(() => holding.Held == 1, "the request is in flight");
+            await rig.RestartDriverAsync();
+        }
+
+        using (queue)
+        using (region)
+        {
+            rig.StartBackend(new FakeDevice());
+            await using VhostUserFrontend second = await rig.ConnectFrontendAsync();
+            await second.ShareMemoryAsync(memory);
+            await second.SetInflightFdAsync(region);
+            await second.ResumeQueueAsync(queue, queue.Ring.UsedBase);
+            Assert.True(queue.WaitForUsed(20_000));
+            Assert.Equal(request.Span, answer.Span);
+        }
+    }
+
+    private static void Echo(FrontendQueue queue, DriverMemory memory)
+    {
+        DriverBuffer request = memory.Allocate(16);
+        DriverBuffer answer = memory.Allocate(16);
+        request.Span.Fill(0x31);
+        queue.Ring.TryAdd([request], [answer], 0);
+        queue.Submit();
+        Assert.True(queue.WaitForUsed(20_000));
+        Assert.True(queue.Ring.TryCollect(out _, out _));
+        Assert.Equal(request.Span, answer.Span);
+    }
+}

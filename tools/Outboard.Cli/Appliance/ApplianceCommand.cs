@@ -1,0 +1,63 @@
+// "outboard virtio-vhost-user": the device by which a back-end inside one virtual machine (the appliance) serves
+// another one (the tenant). To the tenant it is a vhost-user back-end; to the appliance it is a device, which
+// stock QEMU shows as a vhost-user device of its own.
+using System.CommandLine;
+using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
+using Outboard.Cli.Text;
+using Outboard.VhostUser.Backend;
+using Outboard.VhostUser.Channel;
+using Outboard.Virtio.Spec;
+using Outboard.VirtioVhostUser.Device;
+using Outboard.VirtioVhostUser.Protocol;
+
+namespace Outboard.Cli.Appliance;
+
+internal static class ApplianceCommand
+{
+    public const string Name = "virtio-vhost-user";
+
+    /// <param name="programName">The name that the program was called by, for the log.</param>
+    public static Command Create(string programName)
+    {
+        Command command = new(
+            Name,
+            "Connect a virtual machine's vhost-user device to a back-end inside another virtual machine. "
+            + "Ends on SIGTERM.");
+        ApplianceOptions options = new();
+        options.AddTo(command);
+        command.SetAction(result => Run(options.Read(result), programName));
+        return command;
+    }
+
+    private static int Run(ApplianceSettings settings, string programName)
+    {
+        StandardErrorLog log = new(programName, settings.LogLevel);
+        using EndSignals signals = new();
+        using VirtioVhostUserDevice device = new(settings.Device(log));
+        using ChannelSource frontends = settings.OpenFrontends();
+        using ServedSocket appliance = ServedSocket.Open(new ServingSettings { SocketPath = settings.AppliancePath });
+        log.LogInformation("front-ends of the tenant on {Frontends}", frontends.Description);
+        log.LogInformation("the appliance's machine on {Appliance}: {Arguments}",
+            appliance.Name, Arguments(settings, device));
+        using CancellationTokenSource ended = CancellationTokenSource.CreateLinkedTokenSource(signals.Requested);
+        Task serving = device.ServeAsync(frontends, ended.Token);
+        VhostUserBackendOptions options = new()
+        {
+            Logger = log,
+            WorkerCount = 1,
+
+            // The device is given physical addresses: a machine's own IOMMU is not between it and memory.
+            WithheldFeatures = VirtioFeatures.AccessPlatform,
+        };
+        bool wasClean = DeviceServer.Serve(device, appliance, options, signals.Requested);
+        ended.Cancel();
+        serving.GetAwaiter().GetResult();
+        return wasClean ? 0 : 1;
+    }
+
+    /// <summary>What the appliance's QEMU is to be started with.</summary>
+    private static string Arguments(ApplianceSettings settings, VirtioVhostUserDevice device) =>
+        $"-chardev socket,id=vvu,path={settings.AppliancePath} -device vhost-user-test-device-pci,chardev=vvu,"
+        + $"virtio-id={(int)device.Id},num_vqs={device.QueueCount},config_size={VirtioVhostUserSpec.ConfigBytes}";
+}

@@ -1,0 +1,114 @@
+// The options of "outboard virtio-vhost-user", in the order in which --help shows them.
+using System.CommandLine;
+using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
+using Outboard.Cli.Text;
+using Outboard.VhostUser.Channel;
+using Outboard.Virtio.Spec;
+using Outboard.VirtioVhostUser.Device;
+using Outboard.VirtioVhostUser.Protocol;
+
+namespace Outboard.Cli.Appliance;
+
+/// <summary>The settings. Null means that nothing was said.</summary>
+internal sealed record ApplianceSettings(
+    string? FrontendPath, string? PeerPath, string? AppliancePath, int? Rings, long? WindowBytes, int? DeviceType,
+    string? DeviceName, int? GraceMs, LogLevel LogLevel)
+{
+    /// <summary>The device that was asked for.</summary>
+    /// <exception cref="CommandLineException">It cannot be.</exception>
+    public VirtioVhostUserOptions Device(ILogger log)
+    {
+        VirtioVhostUserOptions defaults = new();
+        VirtioVhostUserOptions options = new()
+        {
+            Logger = log,
+            Type = DeviceType is { } type ? (VirtioDeviceId)type : defaults.Type,
+            Rings = Rings ?? defaults.Rings,
+            WindowBytes = (ulong?)WindowBytes ?? defaults.WindowBytes,
+            Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? string.Empty),
+            MemoryGrace = GraceMs is { } grace ? TimeSpan.FromMilliseconds(grace) : null,
+        };
+        return ulong.IsPow2(options.WindowBytes) && options.WindowBytes >= VirtioVhostUserOptions.MinWindowBytes
+            ? options
+            : throw new CommandLineException($"--window={WindowBytes}: give a power of two from 1M on");
+    }
+
+    /// <summary>Where front-ends come from.</summary>
+    /// <exception cref="CommandLineException">Nowhere, or from two places.</exception>
+    /// <exception cref="IOException">The path cannot be bound.</exception>
+    public ChannelSource OpenFrontends()
+    {
+        if (AppliancePath is null)
+        {
+            throw new CommandLineException("no appliance: give --appliance-socket=PATH");
+        }
+
+        return (FrontendPath, PeerPath) switch
+        {
+            ({ } path, null) => ChannelSource.Listen(path),
+            (null, { } path) => ChannelSource.Connect(path),
+            _ => throw new CommandLineException(
+                "no tenant: give one of --vhost-user-socket=PATH and --vhost-user-connect=PATH"),
+        };
+    }
+}
+
+/// <summary>The options, and how they become <see cref="ApplianceSettings"/>.</summary>
+internal sealed class ApplianceOptions
+{
+    private const int LongestGraceMs = 3_600_000;
+    private const int LastDeviceType = 63;
+
+    private readonly ValueOption<string> _frontend = ValueOption.Text(
+        "--vhost-user-socket", "PATH", "Listen for the tenant's front-end on a UNIX socket at PATH.");
+
+    private readonly ValueOption<string> _peer = ValueOption.Text(
+        "--vhost-user-connect", "PATH", "Connect to the tenant's front-end, which listens at PATH.");
+
+    private readonly ValueOption<string> _appliance = ValueOption.Text(
+        "--appliance-socket", "PATH",
+        "Listen for the appliance's QEMU (11.1 or newer) on a UNIX socket at PATH; the log shows its arguments.");
+
+    private readonly ValueOption<int?> _rings = ValueOption.Number(
+        "--rings", "N", "Most queues of the tenant's device. [default: 8]", 1, VirtioVhostUserSpec.MaxRings);
+
+    private readonly ValueOption<long?> _window = ValueOption.Size(
+        "--window", "The appliance's BAR, a power of two: 7/8 of it must hold the tenant's memory. [default: 8G]");
+
+    private readonly ValueOption<int?> _type = ValueOption.Number(
+        "--device-type", "N", "The virtio device type; QEMU must have a name for it. [default: 22]", 1, LastDeviceType);
+
+    private readonly ValueOption<string> _name = ValueOption.Text(
+        "--name", "TEXT", "What the device's identification is made of. [default: the appliance's socket]");
+
+    private readonly ValueOption<int?> _grace = ValueOption.Number(
+        "--memory-grace", "MS",
+        "Take the tenant's memory away this long after it is gone, whatever the back-end does. [default: wait for it]",
+        0, LongestGraceMs);
+
+    private readonly LogOptions _log = new();
+
+    public void AddTo(Command command)
+    {
+        Option[] all = [_frontend, _peer, _appliance, _rings, _window, _type, _name, _grace, .. _log.All];
+        foreach (Option option in all)
+        {
+            command.Add(option);
+        }
+    }
+
+    public ApplianceSettings Read(ParseResult result)
+    {
+        return new ApplianceSettings(
+            _frontend.Read(result),
+            _peer.Read(result),
+            _appliance.Read(result),
+            _rings.Read(result),
+            _window.Read(result),
+            _type.Read(result),
+            _name.Read(result),
+            _grace.Read(result),
+            _log.Read(result));
+    }
+}
