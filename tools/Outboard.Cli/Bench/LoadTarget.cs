@@ -1,5 +1,6 @@
 // The device under load: a connection, memory, and for each queue a ring and a block driver.
 // The memory outlives the connection: after a crash of the back-end the same rings are handed to its successor.
+using System.Diagnostics;
 using Outboard.Devices.Block.Driver;
 using Outboard.Linux;
 using Outboard.VhostUser.Channel;
@@ -63,18 +64,33 @@ internal sealed class LoadTarget : IAsyncDisposable
         ChannelSource source = settings.Listens
             ? ChannelSource.Listen(settings.SocketPath)
             : ChannelSource.Connect(settings.SocketPath, new BackOff(s_connectInterval, s_longestInterval));
+        long began = Stopwatch.GetTimestamp();
         try
         {
-            ReconnectingFrontend frontend =
-                await ConnectFrontendAsync(settings, source, limit, isHopeless).ConfigureAwait(false);
-            try
+            while (true)
             {
-                return await StartAsync(settings, source, frontend).ConfigureAwait(false);
-            }
-            catch
-            {
-                await frontend.DisposeAsync().ConfigureAwait(false);
-                throw;
+                ReconnectingFrontend frontend =
+                    await ConnectFrontendAsync(settings, source, limit, isHopeless).ConfigureAwait(false);
+                try
+                {
+                    return await StartAsync(settings, source, frontend).ConfigureAwait(false);
+                }
+                catch (Exception error) when (error is ProtocolException or LinuxException)
+                {
+                    // It went away before the load began: the next one is as good, if there is time to wait for it.
+                    await frontend.DisposeAsync().ConfigureAwait(false);
+                    if (Stopwatch.GetElapsedTime(began) >= settings.ReconnectLimit)
+                    {
+                        throw new IOException($"{settings.SocketPath}: {error.Message}", error);
+                    }
+
+                    await Task.Delay(s_longestInterval).ConfigureAwait(false);
+                }
+                catch
+                {
+                    await frontend.DisposeAsync().ConfigureAwait(false);
+                    throw;
+                }
             }
         }
         catch
@@ -116,9 +132,18 @@ internal sealed class LoadTarget : IAsyncDisposable
             RangeBytes = settings.RangeBytes == 0
                 ? (long)config.CapacityBytes : Math.Min(settings.RangeBytes, (long)config.CapacityBytes),
         };
-        await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
-        await frontend.StartQueuesAsync(settings.QueueCount, settings.EffectiveQueueSize, target.Memory)
-            .ConfigureAwait(false);
+        try
+        {
+            await frontend.ShareMemoryAsync(target.Memory).ConfigureAwait(false);
+            await frontend.StartQueuesAsync(settings.QueueCount, settings.EffectiveQueueSize, target.Memory)
+                .ConfigureAwait(false);
+        }
+        catch
+        {
+            target.Memory.Dispose();
+            throw;
+        }
+
         for (int i = 0; i < settings.QueueCount; i++)
         {
             target.Drivers[i] = new BlockDriver(frontend.Queues[i], settings.QueueDepth, (uint)settings.BlockSize);

@@ -84,15 +84,16 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
             dirty += await CopyDirtyAsync();
         }
 
-        // these are on their way when the device is stopped
+        // these are on their way when the device is stopped: it has taken them, or some, or none
         Submit(queue, 3 * Slots, Slots);
         queue.Submit();
+        CopyDriversWrites(queue);
         await _source.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
         dirty += await CopyDirtyAsync();
         Assert.Equal(0, await CopyDirtyAsync());
         await ReadAllAsync(stream);
         RequireCopied(queue);
-        Assert.InRange(dirty, Slots * 5, (Slots * 5) + 16);
+        Assert.InRange(dirty, Slots * 3, (Slots * 5) + 16);
 
         await using Machine destination = await Machine.StartAsync(_disk);
         await ArriveAsync(destination, queue, stream);
@@ -209,9 +210,9 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         await _source.Client.TakeDirtyLogAsync(_memory.GuestAddress, AllPages, cancellation: Cancellation);
         Submit(queue, 0, 8);
         queue.Submit();
+        await CollectAsync(queue, 0, 8);
         byte[] bits = await _source.Client.UnmapLoggedAsync(
             _memory.GuestAddress, AllPages, cancellation: Cancellation);
-        Collect(queue, 0, 8);
         for (int slot = 0; slot < Slots; slot++)
         {
             int page = (int)((_data[slot].GuestAddress - _memory.GuestAddress) / Page);
@@ -362,6 +363,27 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         }
 
         return count;
+    }
+
+    /// <summary>
+    /// Copies what the driver wrote: whoever moves a guest sees its processors' writes by other means. Pages that the
+    /// device writes meanwhile are dirty, and are copied once more.
+    /// </summary>
+    private void CopyDriversWrites(VirtioPciQueue queue)
+    {
+        for (int slot = 0; slot < Slots; slot++)
+        {
+            Copy(_data[slot].GuestAddress, Page);
+            Copy(_status[slot].GuestAddress, 1);
+        }
+
+        Copy(queue.Ring.Addresses.Descriptors, 16 * queue.Ring.Size);
+    }
+
+    private void Copy(ulong address, int bytes)
+    {
+        int at = (int)(address - _memory.GuestAddress);
+        Memory.Slice(at, bytes).CopyTo(_copy.AsSpan(at));
     }
 
     /// <summary>What the device wrote, and nobody else, is in the copy: data, states, the used ring.</summary>
