@@ -10,6 +10,7 @@ public sealed class SampleLawTests
         ["samples/HelloRng.cs"] = 30,
         ["samples/HelloFrontend.cs"] = 30,
         ["samples/HelloPci.cs"] = 45,
+        ["samples/HelloDma.cs"] = 60,
     };
 
     [Fact]
@@ -25,6 +26,7 @@ public sealed class SampleLawTests
     [InlineData("samples/HelloRng.cs")]
     [InlineData("samples/HelloFrontend.cs")]
     [InlineData("samples/HelloPci.cs")]
+    [InlineData("samples/HelloDma.cs")]
     public void The_samples_of_the_first_page_exist(string path) =>
         Assert.Contains(Repository.Sources, file => file.Path == path);
 
