@@ -38,7 +38,7 @@ suite() {
   local name=$1 project=$2 log="$logs/$1.log" status=0
   say "tests: $name"
   # measurements and the bodies of child processes are run by hand only; they are no tests
-  timeout 1500 dotnet test --project "$project" -c Release --no-build --no-progress \
+  timeout 2400 dotnet test --project "$project" -c Release --no-build --no-progress \
     --filter-not-class "*Measurements" --filter-not-method "*.Child_*" >"$log" 2>&1 || status=$?
   local total_failed total_passed total_skipped
   total_failed=$(sed -n 's/^ *failed: *\([0-9]*\).*/\1/p' "$log" | tail -n 1)
@@ -70,10 +70,11 @@ suite unit tests/Outboard.Tests
 
 step "foreign programs" bash eng/peers.sh --with dpdk,virtiofsd,passt,vsock,gpu
 step "guest image" bash eng/guest/build.sh
+# before the tests that start it inside a virtual machine, or they would build it
+step "ahead-of-time build" bash eng/aot.sh
 suite interop tests/Outboard.InteropTests
 step "demo" dotnet run --project tools/Outboard.Cli -c Release --no-build -- demo
 step "packages" dotnet pack Outboard.slnx -c Release --no-build -o artifacts/packages
-step "ahead-of-time build" bash eng/aot.sh
 step "ahead-of-time demo" artifacts/aot/outboard demo
 step "kills of devices with state" eng/journal-kills.sh 1200
 step "instruction counts" eng/instructions.sh
