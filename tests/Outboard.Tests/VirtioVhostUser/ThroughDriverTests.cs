@@ -130,7 +130,7 @@ public sealed class ThroughDriverTests
             await second.ShareMemoryAsync(memory);
             await second.SetInflightFdAsync(region);
             await second.ResumeQueueAsync(queue, queue.Ring.UsedBase);
-            Assert.True(queue.WaitForUsed(20_000));
+            Collect(queue);
             Assert.Equal(request.Span, answer.Span);
         }
     }
@@ -142,8 +142,16 @@ public sealed class ThroughDriverTests
         request.Span.Fill(0x31);
         queue.Ring.TryAdd([request], [answer], 0);
         queue.Submit();
-        Assert.True(queue.WaitForUsed(20_000));
-        Assert.True(queue.Ring.TryCollect(out _, out _));
+        Collect(queue);
         Assert.Equal(request.Span, answer.Span);
+    }
+
+    /// <summary>Waits for a used chain. A call may come without one: an interrupt stands for several rings.</summary>
+    private static void Collect(FrontendQueue queue)
+    {
+        while (!queue.Ring.TryCollect(out _, out _))
+        {
+            Assert.True(queue.WaitForUsed(20_000), "no call came");
+        }
     }
 }
