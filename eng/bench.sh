@@ -279,7 +279,7 @@ start_times() {
       sleep 0.05
       read -r _ pages _ < "/proc/$!/statm" && read -r _ resident _ < "/proc/$!/statm"
       echo "$((to - from)) $((resident * 4))"
-      kill $!; wait $! 2> /dev/null
+      kill $!; wait $! 2> /dev/null || true
     done' start "$WORK/start" "$START_RUNS" "$@" |
     while read -r us kib; do printf 'start\t%s\t%s\t%s\n' "$name" "$us" "$kib"; done >> "$RESULTS"
 }
