@@ -23,7 +23,7 @@ internal sealed record Invocation(string ProgramName, string[] Arguments)
     private static readonly BackendCapabilities[] s_backends =
     [
         BackendCapabilities.Block, BackendCapabilities.Net, BackendCapabilities.Rng,
-        new("console", []), new("counter", []), new("register", []),
+        BackendCapabilities.Console, new("counter", []), new("register", []),
     ];
 
     /// <summary>The name of a back-end in its log: the link's, or the program's and the command's.</summary>

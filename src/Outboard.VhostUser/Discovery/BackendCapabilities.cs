@@ -19,6 +19,9 @@ public sealed record BackendCapabilities(string Type, IReadOnlyList<string> Feat
     /// <summary>The entropy back-end's; the schema names no features for it.</summary>
     public static BackendCapabilities Rng { get; } = new("rng", []);
 
+    /// <summary>The console back-end's; the schema names no features for it.</summary>
+    public static BackendCapabilities Console { get; } = new("console", []);
+
     /// <summary>The JSON text, on one line.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, DiscoveryJson.Default.BackendCapabilities);
 

@@ -16,7 +16,7 @@ public sealed class DescriptorCommandTests : IDisposable
     [Fact]
     public async Task What_is_installed_is_listed_and_can_be_called()
     {
-        string[] types = ["block", "net", "rng"];
+        string[] types = ["block", "console", "net", "rng"];
         Outcome installed = await OutboardProcess.RunAsync("install-descriptors", "--prefix", _folder.Path);
         Assert.Equal(0, installed.ExitCode);
         Assert.Equal(
@@ -49,7 +49,7 @@ public sealed class DescriptorCommandTests : IDisposable
         Assert.Equal(program, new FileInfo(_folder["bin/outboard-block"]).LinkTarget);
         await OutboardProcess.RunAsync("install-descriptors", "--prefix", _folder.Path);
         Assert.Equal(OutboardProcess.Program, new FileInfo(_folder["bin/outboard-block"]).LinkTarget);
-        Assert.Equal(3, Directory.GetFiles(Descriptors).Length);
+        Assert.Equal(4, Directory.GetFiles(Descriptors).Length);
     }
 
     [Fact]

@@ -1,5 +1,5 @@
 // "outboard install-descriptors": tells management software about this program. Everything is written below PREFIX, for
-// each back-end (block, net, rng):
+// each back-end (block, console, net, rng):
 //
 //   PREFIX/share/qemu/vhost-user/50-outboard-block.json   names ...
 //   PREFIX/bin/outboard-block                             ... this link, which leads to the program "outboard"
@@ -19,6 +19,7 @@ internal static class InstallDescriptorsCommand
     private static readonly (BackendCapabilities Capabilities, string Description)[] s_backends =
     [
         (BackendCapabilities.Block, "Outboard vhost-user block back-end"),
+        (BackendCapabilities.Console, "Outboard vhost-user console back-end"),
         (BackendCapabilities.Net, "Outboard vhost-user network back-end"),
         (BackendCapabilities.Rng, "Outboard vhost-user entropy back-end"),
     ];
@@ -32,8 +33,8 @@ internal static class InstallDescriptorsCommand
             "--binary", "PATH", "The program 'outboard' that the back-ends' links lead to. [default: this program]");
         Command command = new(
             "install-descriptors",
-            "Install the JSON descriptions of the back-ends (block, net, rng) in PREFIX/share/qemu/vhost-user, "
-            + "and the links that they name (PREFIX/bin/outboard-block and so on).")
+            "Install the JSON descriptions of the back-ends (block, console, net, rng) in "
+            + "PREFIX/share/qemu/vhost-user, and the links that they name (PREFIX/bin/outboard-block and so on).")
         {
             prefix, binary,
         };
