@@ -170,8 +170,9 @@ internal sealed partial class SubmissionQueue
                 .ConfigureAwait(false);
     }
 
+    /// <summary>Reads from the disk into the task's buffer, and finds where the guest's memory is.</summary>
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
-    private async ValueTask<NvmeStatus> ReadAsync(IoTask task)
+    private async ValueTask<NvmeStatus> FetchAsync(IoTask task)
     {
         NvmeStatus status = Describe(task, DiskOperationKind.Read, out DiskOperation operation);
         if (status == NvmeStatus.Success)
@@ -179,12 +180,16 @@ internal sealed partial class SubmissionQueue
             status = await ResolveAsync(task, (uint)operation.Length).ConfigureAwait(false);
         }
 
-        if (status == NvmeStatus.Success)
-        {
-            status = await RunAsync(task, task.Channel!, operation, task.Buffer!.Data.Slice(0, operation.Length))
+        return status != NvmeStatus.Success
+            ? status
+            : await RunAsync(task, task.Channel!, operation, task.Buffer!.Data.Slice(0, operation.Length))
                 .ConfigureAwait(false);
-        }
+    }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
+    private async ValueTask<NvmeStatus> ReadAsync(IoTask task)
+    {
+        NvmeStatus status = await FetchAsync(task).ConfigureAwait(false);
         long done = 0;
         for (int i = 0; i < task.Ranges.Count && status == NvmeStatus.Success; i++)
         {
@@ -209,18 +214,7 @@ internal sealed partial class SubmissionQueue
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<NvmeStatus> CompareAsync(IoTask task)
     {
-        NvmeStatus status = Describe(task, DiskOperationKind.Read, out DiskOperation operation);
-        if (status == NvmeStatus.Success)
-        {
-            status = await ResolveAsync(task, (uint)operation.Length).ConfigureAwait(false);
-        }
-
-        if (status == NvmeStatus.Success)
-        {
-            status = await RunAsync(task, task.Channel!, operation, task.Buffer!.Data.Slice(0, operation.Length))
-                .ConfigureAwait(false);
-        }
-
+        NvmeStatus status = await FetchAsync(task).ConfigureAwait(false);
         long done = 0;
         for (int i = 0; i < task.Ranges.Count && status == NvmeStatus.Success; i++)
         {
