@@ -84,6 +84,7 @@ public sealed class CommandLineTests
     [InlineData("block --null-size=1M --socket-path=/s --cpu=0,x", "--cpu=0,x", "processor numbers")]
     [InlineData("block --null-size=1M --socket-path=/s --cpu=8191", "--cpu=8191", "choose from 0")]
     [InlineData("block --null-size=1M --socket-path=/s --busy-poll --poll-us=5", "--busy-poll", "--poll-us")]
+    [InlineData("nvme --null-size=1M --vfio-user-socket=/s --cpu=8191", "--cpu=8191", "choose from 0")]
     [InlineData("list-backends --bogus", "--bogus", "outboard list-backends --help")]
     [InlineData("install-descriptors", "--prefix")]
     [InlineData("list-backends --print-capabilities", "--print-capabilities")]

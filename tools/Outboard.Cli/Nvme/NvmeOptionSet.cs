@@ -1,6 +1,6 @@
 // The options of "outboard nvme", in the order in which --help shows them.
 using System.CommandLine;
-using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Devices.Nvme;
 using Outboard.Linux.Files;
@@ -11,8 +11,6 @@ namespace Outboard.Cli.Nvme;
 internal sealed class NvmeOptionSet
 {
     private const int LargestQueue = 4096;
-    private const int MostThreads = 256;
-    private const int LongestPollingUs = 1_000_000;
 
     private readonly ValueOption<string> _socket = ValueOption.Text(
         "--vfio-user-socket", "PATH", "Listen for vfio-user clients on a UNIX socket at PATH.");
@@ -58,12 +56,7 @@ internal sealed class NvmeOptionSet
     private readonly ValueOption<int?> _queueSize = ValueOption.PowerOfTwo(
         "--queue-size", "N", "Most entries of an I/O queue. [default: 1024]", 2, LargestQueue);
 
-    private readonly ValueOption<int?> _threads = ValueOption.Number(
-        "--threads", "N", "Threads for the queues. [default: one for each CPU]", 1, MostThreads);
-
-    private readonly ValueOption<int?> _polling = ValueOption.Number(
-        "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
-        0, LongestPollingUs);
+    private readonly ThreadOptions _threads = new("one for each CPU");
 
     private readonly ValueOption<string> _engine = ValueOption.Choice(
         "--io", "How files are read and written. [default: auto]", "auto", "io_uring", "threads");
@@ -74,9 +67,7 @@ internal sealed class NvmeOptionSet
     private readonly SwitchOption _noShadow = new(
         "--no-shadow-doorbells", "For tests: do not offer doorbells in memory.");
 
-    private readonly SwitchOption _verbose = new("--verbose", "Log more.");
-
-    private readonly SwitchOption _quiet = new("--quiet", "Log warnings and errors only.");
+    private readonly LogOptions _log = new();
 
     public void AddTo(Command command)
     {
@@ -84,8 +75,8 @@ internal sealed class NvmeOptionSet
         [
             _socket, _file, _memory, _null, _namespaces,
             _readOnly, _direct, _noLock, _serial, _model, _blockSize, _writeCache, _noWriteCache,
-            _queues, _queueSize, _threads, _polling, _engine, _watchSize, _noShadow,
-            _verbose, _quiet,
+            _queues, _queueSize, .. _threads.All, _engine, _watchSize, _noShadow,
+            .. _log.All,
         ];
         foreach (Option option in all)
         {
@@ -95,8 +86,7 @@ internal sealed class NvmeOptionSet
 
     public NvmeSettings Read(ParseResult result)
     {
-        Refuse(result, _writeCache, _noWriteCache);
-        Refuse(result, _verbose, _quiet);
+        SwitchOption.RefuseBoth(result, _writeCache, _noWriteCache);
         return new NvmeSettings
         {
             SocketPath = _socket.Read(result)
@@ -114,8 +104,7 @@ internal sealed class NvmeOptionSet
             HasWriteCache = !_noWriteCache.Read(result),
             QueuePairs = _queues.Read(result),
             QueueSize = _queueSize.Read(result),
-            ThreadCount = _threads.Read(result) ?? 0,
-            MaxPolling = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null,
+            Threads = _threads.Read(result),
             FileEngine = _engine.Read(result) switch
             {
                 "io_uring" => FileIoEngineKind.IoUring,
@@ -124,18 +113,7 @@ internal sealed class NvmeOptionSet
             },
             WatchesSize = _watchSize.Read(result),
             HasShadowDoorbells = !_noShadow.Read(result),
-            LogLevel = _verbose.Read(result) ? LogLevel.Debug
-                : _quiet.Read(result) ? LogLevel.Warning
-                : LogLevel.Information,
+            LogLevel = _log.Read(result),
         };
-    }
-
-    private static void Refuse(ParseResult result, SwitchOption one, SwitchOption other)
-    {
-        if (one.Read(result) && other.Read(result))
-        {
-            string both = $"{one.Name} and {other.Name}";
-            throw new CommandLineException($"{both} exclude each other: give one of them");
-        }
     }
 }

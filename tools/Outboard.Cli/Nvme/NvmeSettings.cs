@@ -2,6 +2,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Logging;
+using Outboard.Cli.Serving;
 using Outboard.Devices.Block.Backends;
 using Outboard.Devices.Nvme;
 using Outboard.Linux;
@@ -44,9 +45,7 @@ internal sealed record NvmeSettings
 
     public int? QueueSize { get; init; }
 
-    public int ThreadCount { get; init; }
-
-    public TimeSpan? MaxPolling { get; init; }
+    public ThreadSettings Threads { get; init; } = new();
 
     public FileIoEngineKind FileEngine { get; init; }
 
@@ -120,15 +119,14 @@ internal sealed record NvmeSettings
     public NvmeController CreateController(IReadOnlyList<NvmeNamespace> namespaces, ILogger log)
     {
         NvmeOptions defaults = new();
-        QueueWorkerOptions worker = new() { FileEngine = FileEngine };
         return new NvmeController(namespaces, defaults with
         {
             Serial = Serial ?? MakeSerial(),
             Model = Model ?? defaults.Model,
             QueuePairs = QueuePairs ?? defaults.QueuePairs,
             QueueSize = QueueSize ?? defaults.QueueSize,
-            WorkerCount = ThreadCount,
-            Worker = MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
+            WorkerCount = Threads.Count,
+            Worker = Threads.Apply(new QueueWorkerOptions { FileEngine = FileEngine }),
             WriteCache = HasWriteCache,
             ShadowDoorbells = HasShadowDoorbells,
             Logger = log,

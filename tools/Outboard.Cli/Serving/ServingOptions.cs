@@ -2,16 +2,12 @@
 // In --help a command shows Sockets first, then what is its own with Threads among it (if it has any), then Last.
 using System.CommandLine;
 using Outboard.Cli.Text;
-using Outboard.Linux.Threads;
 
 namespace Outboard.Cli.Serving;
 
 /// <summary>The options, and how they become <see cref="ServingSettings"/>.</summary>
 internal sealed class ServingOptions
 {
-    private const int MostThreads = 256;
-    private const int LongestPollingUs = 1_000_000;
-
     private readonly ValueOption<string> _socketPath = ValueOption.Text(
         "--socket-path", "PATH", "Listen on a UNIX socket at PATH.");
 
@@ -34,18 +30,7 @@ internal sealed class ServingOptions
     private readonly SwitchOption _capabilities = new(
         "--print-capabilities", "Print what this back-end can do as JSON and exit, whatever else is given.");
 
-    private readonly ValueOption<int?> _threads = ValueOption.Number(
-        "--threads", "N", "Threads for the queues. [default: one for each, at most one for each CPU]", 1, MostThreads);
-
-    private readonly ValueOption<int?> _polling = ValueOption.Number(
-        "--poll-us", "N", "Longest time in microseconds that a thread polls before it sleeps. [default: 50]",
-        0, LongestPollingUs);
-
-    private readonly SwitchOption _busyPoll = new(
-        "--busy-poll", "Poll without end while a driver's rings are there: each thread keeps a CPU busy.");
-
-    private readonly ValueOption<IReadOnlyList<int>> _cpus = ValueOption.Processors(
-        "--cpu", "Processors for the threads, in turn, such as 1 or 0,1. [default: all]");
+    private readonly ThreadOptions _threads = new("one for each, at most one for each CPU");
 
     private readonly SwitchOption _inband = new(
         "--inband-notifications",
@@ -67,7 +52,7 @@ internal sealed class ServingOptions
         [_socketPath, _connect, _descriptor, _vfioUserPath, _pciAddress, _capabilities];
 
     /// <summary>For devices with several queues or much to do. Left out, they are not there.</summary>
-    public IEnumerable<Option> Threads => [_threads, _cpus, _polling, _busyPoll];
+    public IEnumerable<Option> Threads => _threads.All;
 
     /// <summary>The last options of a command.</summary>
     public IEnumerable<Option> Last => [_inOrder, _inband, _lifeCycle, .. _log.All];
@@ -80,39 +65,10 @@ internal sealed class ServingOptions
         DescriptorNumber = _descriptor.Read(result),
         VfioUserPath = _vfioUserPath.Read(result),
         PciAddress = _pciAddress.Read(result),
-        ThreadCount = _threads.Read(result) ?? 0,
-        Cpus = ReadCpus(result),
-        MaxPolling = ReadPolling(result),
+        Threads = _threads.Read(result),
         IsInOrder = _inOrder.Read(result),
         OffersInbandNotifications = _inband.Read(result),
         OffersLifeCycle = _lifeCycle.Read(result),
         LogLevel = _log.Read(result),
     };
-
-    private TimeSpan? ReadPolling(ParseResult result)
-    {
-        TimeSpan? most = _polling.Read(result) is { } us ? TimeSpan.FromMicroseconds(us) : null;
-        if (!_busyPoll.Read(result))
-        {
-            return most;
-        }
-
-        return most is null
-            ? Timeout.InfiniteTimeSpan
-            : throw new CommandLineException("--busy-poll and --poll-us exclude each other: give one of them");
-    }
-
-    private IReadOnlyList<int> ReadCpus(ParseResult result)
-    {
-        IReadOnlyList<int> cpus = _cpus.Read(result) ?? [];
-        IReadOnlyList<int> available = cpus.Count == 0 ? [] : ThreadPlacement.AvailableCpus;
-        foreach (int cpu in cpus.Where(cpu => !available.Contains(cpu)))
-        {
-            throw new CommandLineException(
-                $"--cpu={string.Join(',', cpus)}: this process may not use processor {cpu}; "
-                + $"choose from {string.Join(',', available)}");
-        }
-
-        return cpus;
-    }
 }

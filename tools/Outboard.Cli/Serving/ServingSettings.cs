@@ -1,6 +1,5 @@
 // What every back-end was asked for, and what follows from it.
 using Microsoft.Extensions.Logging;
-using Outboard.Linux.Threads;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
@@ -23,13 +22,7 @@ internal sealed record ServingSettings
     /// <summary>Where a virtio-vhost-user device is.</summary>
     public string? PciAddress { get; init; }
 
-    /// <summary>Threads for the queues; 0 for one for each, at most one for each CPU.</summary>
-    public int ThreadCount { get; init; }
-
-    /// <summary>Processors for those threads, in turn; none for wherever the system puts them.</summary>
-    public IReadOnlyList<int> Cpus { get; init; } = [];
-
-    public TimeSpan? MaxPolling { get; init; }
+    public ThreadSettings Threads { get; init; } = new();
 
     /// <summary>Whether requests are returned in the order they came, for drivers that want that.</summary>
     public bool IsInOrder { get; init; }
@@ -48,28 +41,14 @@ internal sealed record ServingSettings
     /// <summary>How the device is served.</summary>
     /// <param name="log">Where it is told what happens.</param>
     /// <param name="worker">What the device's threads need beyond these settings.</param>
-    public VhostUserBackendOptions ToBackendOptions(ILogger log, QueueWorkerOptions? worker = null)
+    public VhostUserBackendOptions ToBackendOptions(ILogger log, QueueWorkerOptions? worker = null) => new()
     {
-        worker ??= new QueueWorkerOptions();
-        int started = 0;
-        if (Cpus.Count > 0)
-        {
-            worker = worker with
-            {
-                OnThreadStart = () => ThreadPlacement.PinCurrentThread(
-                    Cpus[(Interlocked.Increment(ref started) - 1) % Cpus.Count]),
-            };
-        }
-
-        return new VhostUserBackendOptions
-        {
-            Logger = log,
-            WorkerCount = ThreadCount,
-            Worker = MaxPolling is { } polling ? worker with { MaxPolling = polling } : worker,
-            AdditionalFeatures = IsInOrder ? VirtioFeatures.InOrder : 0,
-            AdditionalProtocolFeatures =
-                (OffersInbandNotifications ? ProtocolFeatures.InbandNotifications : ProtocolFeatures.None)
-                | (OffersLifeCycle ? ProtocolFeatures.LifeCycle : ProtocolFeatures.None),
-        };
-    }
+        Logger = log,
+        WorkerCount = Threads.Count,
+        Worker = Threads.Apply(worker ?? new QueueWorkerOptions()),
+        AdditionalFeatures = IsInOrder ? VirtioFeatures.InOrder : 0,
+        AdditionalProtocolFeatures =
+            (OffersInbandNotifications ? ProtocolFeatures.InbandNotifications : ProtocolFeatures.None)
+            | (OffersLifeCycle ? ProtocolFeatures.LifeCycle : ProtocolFeatures.None),
+    };
 }
