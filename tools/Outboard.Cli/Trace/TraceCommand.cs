@@ -66,10 +66,10 @@ internal static class TraceCommand
 
     private static Relay RelayTo(Stream output, TraceSettings settings)
     {
-        LineOutput lines = new(output);
+        TraceLineWriter lines = new(new LineOutput(output), settings.IsJson);
         return settings.IsVfioUser
-            ? new CommandTraceRelay(new CommandTraceWriter(lines, settings.IsJson).Write).RelayAsync
-            : new TraceRelay(new TraceWriter(lines, settings.IsJson).Write, settings.Device).RelayAsync;
+            ? new CommandTraceRelay(entry => lines.Write(VfioUserTraceLine.Of(entry))).RelayAsync
+            : new TraceRelay(entry => lines.Write(VhostUserTraceLine.Of(entry)), settings.Device).RelayAsync;
     }
 
     private static UnixListener Bind(string path)
