@@ -10,7 +10,7 @@ MODULES=(
   virtio_input evdev virtio-gpu virtio_snd virtio_crypto virtio_iommu virtio_pmem virtio_mem
   9p 9pnet_virtio virtiofs fuse vsock vmw_vsock_virtio_transport vsock_loopback
   nvme ext4 ext2 vfat nls_cp437 nls_ascii nls_iso8859-1 overlay crc32c crc32c_generic
-  vfio vfio-pci vfio_iommu_type1 uio_pci_generic gpio-pci-idio-16 qemu_fw_cfg i2c-core i2c-smbus i2c-dev e1000e algif_hash
+  tun vfio vfio-pci vfio_iommu_type1 uio_pci_generic gpio-pci-idio-16 qemu_fw_cfg i2c-core i2c-smbus i2c-dev e1000e algif_hash
 )
 # the last ones come with the optional set guest-tools
 TOOLS=(

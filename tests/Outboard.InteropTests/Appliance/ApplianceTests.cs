@@ -1,38 +1,62 @@
-// ApplianceTests.cs - two stock QEMU machines: the tenant's vhost-user disk is served by our program, which runs inside
-// the other one, the appliance. Between the two stands "outboard virtio-vhost-user".
+// ApplianceTests.cs - two stock QEMU machines: the tenant's vhost-user disk, and its network, are served by our
+// program inside the other one, the appliance. Between the two stands "outboard virtio-vhost-user".
+using System.Security.Cryptography;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Outboard.InteropTests.Lab;
+using Outboard.InteropTests.Net;
 using Xunit;
 
 namespace Outboard.InteropTests.Appliance;
 
 public sealed partial class ApplianceTests
 {
-    private const long DiskBytes = 96 << 20;
+    private const string Mac = "52:54:00:77:00:02";
+    private const int FileBytes = 3 << 20;
     private const int SectorBytes = 512;
 
     [Fact]
-    public async Task A_tenant_uses_a_disk_that_another_machine_serves()
+    public async Task A_tenant_uses_a_disk_and_a_network_that_another_machine_serves()
     {
-        await using Appliance appliance = await Appliance.StartAsync();
-        GuestOutcome outcome = await GuestVm.RunAsync(appliance.Tenant(2) with
+        using TempFolder folder = new();
+        string file = folder.Combine("data");
+        byte[] data = RandomNumberGenerator.GetBytes(FileBytes);
+        await File.WriteAllBytesAsync(file, data, TestContext.Current.CancellationToken);
+        await using ApplianceMachine appliance = await ApplianceMachine.StartAsync(new ApplianceOptions
         {
-            Script = GuestOptions.ReadScript("block.sh"),
+            Programs = [ApplianceMachine.DiskProgram, $"net --tap={TapNetwork.TapName} --queue-pairs=2 --verbose"],
+            ServedFile = file,
+        });
+        GuestOptions tenant = appliance.Tenant(2);
+        GuestOutcome outcome = await GuestVm.RunAsync(tenant with
+        {
+            Script = $"{GuestOptions.ReadScript("block.sh")}\n{GuestOptions.ReadScript("net.sh")}",
             Variables = new Dictionary<string, string>
             {
                 ["QUEUES"] = "2",
-                ["SECTORS"] = $"{DiskBytes / SectorBytes}",
+                ["SECTORS"] = $"{ApplianceMachine.DiskBytes / SectorBytes}",
+                ["HOST"] = TapNetwork.HostAddress,
+                ["GUEST"] = TapNetwork.GuestAddress,
+                ["MTU"] = "1500",
+                ["SUM"] = Convert.ToHexStringLower(SHA256.HashData(data)),
             },
+            DeviceArguments =
+            [
+                .. tenant.DeviceArguments,
+                "-chardev", $"socket,id=net,path={appliance.TenantSocket(1)}",
+                "-netdev", "vhost-user,id=net,chardev=net,queues=2",
+                "-device", $"virtio-net-pci,netdev=net,mac={Mac},romfile=,mq=on,vectors=6",
+            ],
         });
         appliance.Require(outcome);
         await appliance.EndAsync();
     }
 
     [Fact]
-    public async Task A_tenant_outlives_crashes_of_the_back_end_inside_the_appliance()
+    public async Task A_tenant_outlives_crashes_of_the_back_end_inside_an_appliance_without_an_IOMMU()
     {
-        await using Appliance appliance = await Appliance.StartAsync();
+        await using ApplianceMachine appliance = await ApplianceMachine.StartAsync(
+            new ApplianceOptions { HasIommu = false });
         await using GuestVm tenant = await GuestVm.StartAsync(appliance.Tenant(1) with
         {
             Script = GuestOptions.ReadScript("block-restart.sh"),
@@ -54,7 +78,7 @@ public sealed partial class ApplianceTests
     [Fact]
     public async Task A_tenant_reboots_and_finds_its_files()
     {
-        await using Appliance appliance = await Appliance.StartAsync();
+        await using ApplianceMachine appliance = await ApplianceMachine.StartAsync();
         GuestOutcome outcome = await GuestVm.RunAsync(appliance.Tenant(1) with
         {
             Script = GuestOptions.ReadScript("block-reboot.sh"),
@@ -68,7 +92,7 @@ public sealed partial class ApplianceTests
     [Fact]
     public async Task A_tenant_uses_its_disk_through_memory_that_was_plugged_in()
     {
-        await using Appliance appliance = await Appliance.StartAsync();
+        await using ApplianceMachine appliance = await ApplianceMachine.StartAsync();
         await using GuestVm tenant = await GuestVm.StartAsync(appliance.Tenant(1) with
         {
             Script = GuestOptions.ReadScript("memory-hotplug.sh"),
@@ -76,6 +100,8 @@ public sealed partial class ApplianceTests
             OffersQmp = true,
         });
         await tenant.WaitForLineAsync("READY");
+        await appliance.KillBackendAsync();
+        await appliance.StartBackendAsync();
         await tenant.QmpAsync("object-add", new JsonObject
         {
             ["qom-type"] = "memory-backend-memfd", ["id"] = "more", ["size"] = 256 << 20, ["share"] = true,
@@ -94,153 +120,4 @@ public sealed partial class ApplianceTests
 
     [GeneratedRegex(@"^PROGRESS \d+ \d+$", RegexOptions.Multiline)]
     private static partial Regex ProgressPattern { get; }
-
-    [GeneratedRegex(@"^APPLIANCE-KILLED$", RegexOptions.Multiline)]
-    private static partial Regex KilledPattern { get; }
-
-    [GeneratedRegex(@"^outboard.*: (?<serving>serving .*|.*)$", RegexOptions.Multiline)]
-    private static partial Regex ServingPattern { get; }
-
-    /// <summary>The device between the machines, and the machine that serves.</summary>
-    private sealed class Appliance : IAsyncDisposable
-    {
-        private const int DeviceType = 22;
-        private const int Rings = 4;
-        private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(2);
-
-        private readonly TempFolder _folder;
-        private readonly PeerProcess _device;
-        private readonly GuestVm _machine;
-
-        private Appliance(TempFolder folder, PeerProcess device, GuestVm machine)
-        {
-            _folder = folder;
-            _device = device;
-            _machine = machine;
-        }
-
-        public static async Task<Appliance> StartAsync()
-        {
-            TempFolder folder = new();
-            string socket = folder.Combine("appliance.sock");
-            PeerProcess device = PeerProcess.StartProgram(
-                "dotnet",
-                [
-                    OutboardProgram.Path, "virtio-vhost-user", $"--vhost-user-socket={folder.Combine("tenant.sock")}",
-                    $"--appliance-socket={socket}", $"--rings={Rings}", "--window=1G",
-                    $"--device-type={DeviceType}", "--verbose",
-                ]);
-            try
-            {
-                await device.WaitForSocketAsync(socket, s_limit);
-                GuestVm machine = await GuestVm.StartAsync(new GuestOptions
-                {
-                    Script = GuestOptions.ReadScript("appliance.sh"),
-                    Variables = new Dictionary<string, string>
-                    {
-                        ["TYPE"] = $"{DeviceType}",
-                        ["DISK_BYTES"] = $"{DiskBytes}",
-                        ["OPTIONS"] = "--verbose",
-                    },
-                    Files = await GuestProgram.FilesAsync(),
-                    Machine = "q35,kernel-irqchip=split",
-                    KernelArguments = "intel_iommu=on",
-                    DeviceArguments =
-                    [
-                        "-device", "intel-iommu,intremap=on",
-                        "-chardev", $"socket,id=vvu,path={socket}",
-                        "-device",
-                        $"vhost-user-test-device-pci,chardev=vvu,virtio-id={DeviceType},"
-                            + $"num_vqs={3 + (2 * Rings)},config_size=24",
-                    ],
-                });
-                Appliance appliance = new(folder, device, machine);
-                await appliance.WaitForServingAsync(0);
-                return appliance;
-            }
-            catch
-            {
-                await device.DisposeAsync();
-                folder.Dispose();
-                throw;
-            }
-        }
-
-        /// <summary>A machine whose disk the appliance serves.</summary>
-        public GuestOptions Tenant(int queues) => new()
-        {
-            Script = "",
-            TimeLimit = TimeSpan.FromSeconds(100),
-            Processors = queues,
-            DeviceArguments =
-            [
-                "-chardev", $"socket,id=disk,path={_folder.Combine("tenant.sock")},reconnect-ms=500",
-                "-device", $"vhost-user-blk-pci,chardev=disk,num-queues={queues}",
-            ],
-        };
-
-        public async Task KillBackendAsync()
-        {
-            int position = _machine.Serial.Length;
-            await _machine.SendAsync("KILL\n");
-            await WaitForAsync(KilledPattern, position);
-        }
-
-        public async Task StartBackendAsync()
-        {
-            int position = _machine.Serial.Length;
-            await _machine.SendAsync("START\n");
-            await WaitForServingAsync(position);
-        }
-
-        /// <summary>Fails with everything that was said, unless the tenant succeeded.</summary>
-        public void Require(GuestOutcome tenant)
-        {
-            try
-            {
-                tenant.RequireSuccess();
-            }
-            catch (LabException failure)
-            {
-                throw new LabException(
-                    $"{failure.Message}\n--- appliance ---\n{_machine.Serial.Text}\n{_device.Describe()}", failure);
-            }
-        }
-
-        public async Task EndAsync()
-        {
-            await _machine.SendAsync("END\n");
-            Require(await _machine.FinishAsync());
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await _machine.DisposeAsync();
-            await _device.DisposeAsync();
-            _folder.Dispose();
-        }
-
-        /// <summary>The back-end has its device, or says why not.</summary>
-        private async Task WaitForServingAsync(int position)
-        {
-            Match match = await WaitForAsync(ServingPattern, position);
-            if (!match.Groups["serving"].Success)
-            {
-                throw new LabException($"the back-end did not start:\n{_machine.Serial.Text}\n{_device.Describe()}");
-            }
-        }
-
-        private async Task<Match> WaitForAsync(Regex pattern, int position)
-        {
-            try
-            {
-                return await _machine.WaitForAsync(pattern, position);
-            }
-            catch (LabException failure)
-            {
-                throw new LabException(
-                    $"{failure.Message}\n{_machine.Serial.Text}\n{_device.Describe()}", failure);
-            }
-        }
-    }
 }

@@ -1,40 +1,76 @@
-# appliance.sh - an appliance: a machine that serves a disk to another one, through a virtio-vhost-user device that is
-# handed to our program. TYPE is the device type. Commands come by the console: KILL ends the program as a crash would,
-# START starts it, END ends the machine.
+# appliance.sh - an appliance: a machine that serves devices of another one. Each comes through a virtio-vhost-user
+# device, number N at 00:1N.0, which is handed to our program with the arguments PROGRAM_N; LAST is the last number.
+# IOMMU says whether the machine has one. Commands come by the console: KILL N ends a program as a crash would, START N
+# starts it, END ends the machine.
 set -e
-modprobe vfio_iommu_type1 allow_unsafe_interrupts=1
+numbers=$(seq 0 "$LAST")
+if [ "$IOMMU" = on ]; then
+  modprobe vfio_iommu_type1 allow_unsafe_interrupts=1
+  [ -d /sys/class/iommu/dmar0 ]
+else
+  modprobe vfio enable_unsafe_noiommu_mode=1
+  [ -z "$(ls /sys/class/iommu)" ]
+fi
 modprobe vfio-pci
-echo 2 > /proc/sys/vm/nr_hugepages
-[ "$(cat /proc/sys/vm/nr_hugepages)" = 2 ]
-[ -d /sys/class/iommu/dmar0 ]
+pages=$((2 * (LAST + 1)))
+echo $pages > /proc/sys/vm/nr_hugepages
+[ "$(cat /proc/sys/vm/nr_hugepages)" = $pages ]
 
-address=
-for device in /sys/bus/pci/devices/*; do
-  if [ "$(cat "$device/vendor")" = 0x1af4 ] && [ $(($(cat "$device/device"))) = $((0x1040 + TYPE)) ]; then
-    address=$(basename "$device")
-    [ ! -e "$device/driver" ] || echo "$address" > "$device/driver/unbind"
-    echo vfio-pci > "$device/driver_override"
-    echo "$address" > /sys/bus/pci/drivers_probe
-  fi
+for number in $numbers; do
+  device=/sys/bus/pci/devices/0000:00:1$number.0
+  [ ! -e "$device/driver" ] || echo "0000:00:1$number.0" > "$device/driver/unbind"
+  echo vfio-pci > "$device/driver_override"
+  echo "0000:00:1$number.0" > /sys/bus/pci/drivers_probe
+  group=$(basename "$(readlink "$device/iommu_group")")
+  [ "$IOMMU" = on ] && ls "/dev/vfio/$group" || ls "/dev/vfio/noiommu-$group"
 done
-[ -n "$address" ]
-echo "APPLIANCE-DEVICE $address"
 
-truncate -s "$DISK_BYTES" /dev/shm/disk.img
-program=
-start() {
-  /outboard block "--virtio-vhost-user=$address" --blk-file=/dev/shm/disk.img --num-queues=2 $OPTIONS &
-  program=$!
+# the tap's side of a network: its address, and servers as net.sh wants them
+serve_network() {
+  tries=0
+  until [ -e /sys/class/net/outboard0 ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 300 ]
+    sleep 0.1
+  done
+  ip address add "$HOST/24" dev outboard0
+  ip link set outboard0 up
+  nc -ll -p 5001 -e cat /test/data &
+  nc -ll -p 5002 -e sha256sum &
 }
-start
+
+start() {
+  eval "arguments=\$PROGRAM_$1"
+  (
+    sh -c "echo \$\$ > /run/program-$1; exec /outboard $arguments --virtio-vhost-user=0000:00:1$1.0" || status=$?
+    echo "APPLIANCE-ENDED $1 ${status:-0}"
+    echo "${status:-0}" > "/run/status-$1"
+  ) &
+}
+modprobe tun
+ip link set lo up
+truncate -s "$DISK_BYTES" /dev/shm/disk.img
+for number in $numbers; do
+  start "$number"
+done
+[ -z "$HOST" ] || serve_network
 echo APPLIANCE-READY
-while read -r command < /dev/console; do
+while read -r command number < /dev/console; do
   case $command in
-    KILL) kill -9 "$program"; wait "$program" || true; echo APPLIANCE-KILLED ;;
-    START) start; echo APPLIANCE-STARTED ;;
+    KILL) kill -9 "$(cat "/run/program-$number")" ;;
+    START) start "$number" ;;
     END) break ;;
   esac
 done
-kill "$program"
-wait "$program"
+for number in $numbers; do
+  rm -f "/run/status-$number"
+  kill "$(cat "/run/program-$number")"
+  tries=0
+  until [ -s "/run/status-$number" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 300 ]
+    sleep 0.1
+  done
+  [ "$(cat "/run/status-$number")" = 0 ]
+done
 echo "appliance: ended"
