@@ -9,7 +9,18 @@ namespace Outboard.Virtio;
 /// <summary>A region that a device declares.</summary>
 /// <param name="Id">Its number, unique in the device.</param>
 /// <param name="SizeBytes">Its size: whole pages, not 0. It never changes.</param>
-public readonly record struct SharedRegion(byte Id, ulong SizeBytes);
+public readonly record struct SharedRegion(byte Id, ulong SizeBytes)
+{
+    /// <summary>
+    /// What the region shows from beginning to end, always; null when parts are mapped while the device runs. A client
+    /// of a PCI function can map such a region by itself, since a file cannot change behind its mapping. Stays the
+    /// device's; it has all of the region's bytes. vhost-user shows such a region as empty.
+    /// </summary>
+    public FileSharedMemory? Memory { get; init; }
+
+    /// <summary>Where the region begins in <see cref="Memory"/>: a page boundary.</summary>
+    public ulong MemoryOffset { get; init; }
+}
 
 /// <summary>A part of a region.</summary>
 /// <param name="Region">The region's number.</param>

@@ -1,6 +1,7 @@
 // A base address register and what lies behind it. Sizing needs no code: the register's low bits are not writable, so
 // all ones read back as the size.
 using System.Numerics;
+using Outboard.Memory;
 using Outboard.Pci.Spec;
 
 namespace Outboard.Pci.Bars;
@@ -23,10 +24,16 @@ public enum PciBarKind
 /// <param name="SizeBytes">Bytes, a multiple of the page size.</param>
 public readonly record struct BarArea(ulong Offset, ulong SizeBytes);
 
+/// <summary>A file of which clients may map parts of a BAR.</summary>
+/// <param name="Object">The file. It is the BAR's maker's, and lives as long as the BAR.</param>
+/// <param name="Offset">Where the BAR begins in it; a multiple of the page size.</param>
+public sealed record BarFile(FileSharedMemory Object, ulong Offset);
+
 /// <summary>A BAR.</summary>
 /// <remarks>
 /// Without <see cref="Memory"/> accesses go to the function's ReadBar and WriteBar. With it they go to that memory, of
-/// the BAR's whole size; clients map <see cref="MappableAreas"/>, and do without messages there.
+/// the BAR's whole size; clients map <see cref="MappableAreas"/>, and do without messages there. A function that
+/// answers accesses can let clients map parts of a <see cref="File"/>, if its answers are what stands there.
 /// </remarks>
 public sealed class PciBar
 {
@@ -76,11 +83,18 @@ public sealed class PciBar
     /// <summary>The memory behind the BAR; null when the function answers accesses.</summary>
     public BarMemory? Memory { get; init; }
 
-    /// <summary>What clients may map of <see cref="Memory"/>; empty for nothing.</summary>
+    /// <summary>What clients map in place of <see cref="Memory"/>; null for that memory, or nothing.</summary>
+    public BarFile? File { get; init; }
+
+    /// <summary>What clients may map; empty for nothing.</summary>
     public IReadOnlyList<BarArea> MappableAreas { get; init; } = [];
 
     /// <summary>The doorbells that clients may ring without a message.</summary>
     public IReadOnlyList<PciDoorbell> Doorbells { get; init; } = [];
+
+    /// <summary>What clients can map; null for nothing.</summary>
+    public BarFile? Mappable => MappableAreas.Count == 0 ? null
+        : File ?? (Memory is { } memory ? new BarFile(memory.Object, memory.Offset) : null);
 
     /// <summary>The BAR's registers: type bits, and the address bits that a guest may write.</summary>
     internal void PlaceIn(PciConfigSpace config)

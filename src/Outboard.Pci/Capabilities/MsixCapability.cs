@@ -8,6 +8,9 @@ namespace Outboard.Pci.Capabilities;
 /// <summary>The MSI-X capability.</summary>
 public sealed class MsixCapability : PciCapability
 {
+    /// <summary>Bytes.</summary>
+    public const int TotalBytes = 12;
+
     private const int ControlOffset = 2;
     private const int MaxVectors = 2048;
     private const ushort FunctionMask = 1 << 14;
@@ -22,7 +25,7 @@ public sealed class MsixCapability : PciCapability
     /// Whether the function keeps table and pending bits; without, what lies there in the BAR is the device's affair.
     /// </param>
     public MsixCapability(int vectorCount, int bar, uint tableOffset, uint pendingOffset, bool hasTable = true)
-        : base(PciCapabilityId.Msix, 12)
+        : base(PciCapabilityId.Msix, TotalBytes)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(vectorCount, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(vectorCount, MaxVectors);

@@ -231,6 +231,7 @@ public sealed partial class VfioUserClient
 
         ClientConnection old = _connection;
         _connection = fresh;
+        ForgetBars();
         await old.DisposeAsync().ConfigureAwait(false);
     }
 }

@@ -60,6 +60,7 @@ public sealed partial class VfioUserClient : PciHandle, IAsyncDisposable
     {
         await _connection.DisposeAsync().ConfigureAwait(false);
         _memory.Dispose();
+        ForgetBars();
         _reconnecting.Dispose();
         foreach (EventFd eventFd in _bound.Values)
         {

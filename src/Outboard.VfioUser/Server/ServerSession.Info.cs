@@ -91,7 +91,7 @@ internal sealed partial class ServerSession
         bool hasCapabilities = bar is not null && isComplete;
         _reply.Write(new RegionInfoPayload(
             needed, hasCapabilities ? flags | RegionFlags.Capabilities : flags, asked.Index,
-            hasCapabilities ? RegionInfoPayload.Bytes : 0u, SizeOf(asked.Index), bar?.Memory?.Offset ?? 0));
+            hasCapabilities ? RegionInfoPayload.Bytes : 0u, SizeOf(asked.Index), bar?.Mappable?.Offset ?? 0));
         if (!hasCapabilities)
         {
             return default;
@@ -103,7 +103,7 @@ internal sealed partial class ServerSession
             _reply.Write(area);
         }
 
-        _reply.Attach(new Attachment(bar!.Memory!.Object.Descriptor.Duplicate()));
+        _reply.Attach(new Attachment(bar!.Mappable!.Object.Descriptor.Duplicate()));
         return default;
     }
 
@@ -127,15 +127,14 @@ internal sealed partial class ServerSession
             throw new ProtocolException(name, "index", $"{asked.Index}: there is no such region");
         }
 
-        IReadOnlyList<PciDoorbell> doorbells =
+        IReadOnlyList<PciDoorbell> all =
             asked.Index < PciBar.Count ? _function.Bars[(int)asked.Index]!.Doorbells : [];
-        List<PciDoorbell> distinct = [.. doorbells.DistinctBy(doorbell => doorbell.Event)];
-        if (distinct.Count > _client!.MaxMessageFds)
-        {
-            throw new ProtocolException(
-                name, "index", $"{distinct.Count} descriptors, and the client takes {_client.MaxMessageFds}");
-        }
 
+        // What finds no room in a message is rung by messages; the first ones are the busiest.
+        List<PciDoorbell> distinct =
+            [.. all.DistinctBy(doorbell => doorbell.Event).Take(_client!.MaxMessageFds)];
+        List<PciDoorbell> doorbells =
+            [.. all.Where(one => distinct.Exists(other => ReferenceEquals(other.Event, one.Event)))];
         uint needed = RegionIoFdsPayload.Bytes + (uint)(doorbells.Count * _options.IoFdEntryBytes);
         _reply.Write(new RegionIoFdsPayload(needed, 0, asked.Index, (uint)doorbells.Count));
         if (asked.Argsz < needed)
@@ -199,7 +198,7 @@ internal sealed partial class ServerSession
         return region switch
         {
             < PciBar.Count when _function.Bars[(int)region] is { } bar =>
-                bar is { Memory: not null, MappableAreas.Count: > 0 } ? both | RegionFlags.Mmap : both,
+                bar.Mappable is not null ? both | RegionFlags.Mmap : both,
             RomRegion when _function.Rom is not null => RegionFlags.Read,
             ConfigRegion => both,
             _ => RegionFlags.None,

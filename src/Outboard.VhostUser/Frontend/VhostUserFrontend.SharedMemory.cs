@@ -14,16 +14,14 @@ namespace Outboard.VhostUser.Frontend;
 
 public sealed partial class VhostUserFrontend
 {
-    private readonly Lock _sharedLock = new();
-    private readonly Dictionary<SharedRegionPart, MemoryMapping> _sharedParts = [];
     private readonly DoorbellPages _doorbells = new();
-    private SharedRegionMap _sharedMap = new([]);
+    private SharedRegionMemory _shared = new([]);
 
     /// <summary>The device's shared memory regions, after <see cref="NegotiateAsync"/>.</summary>
     public IReadOnlyList<SharedRegion> SharedRegions { get; private set; } = [];
 
     /// <summary>Parts that are mapped at present.</summary>
-    public int SharedMappingCount => _sharedMap.Count;
+    public int SharedMappingCount => _shared.Count;
 
     /// <summary>GET_SHMEM_CONFIG: the regions that the device has.</summary>
     /// <exception cref="ProtocolException">The reply contradicts itself.</exception>
@@ -63,72 +61,26 @@ public sealed partial class VhostUserFrontend
     /// <param name="region">The region's number.</param>
     /// <param name="offset">First byte.</param>
     /// <param name="destination">Receives the bytes; zero where nothing is mapped.</param>
-    public void ReadShared(byte region, ulong offset, Span<byte> destination)
-    {
-        lock (_sharedLock)
-        {
-            destination.Clear();
-            foreach ((SharedRegionPart part, MemoryMapping mapping) in _sharedParts)
-            {
-                if (TryMeet(part, region, offset, destination.Length, out int at, out long from, out int length))
-                {
-                    mapping.Segment.Slice(from, length).Span.CopyTo(destination[at..]);
-                }
-            }
-        }
-    }
+    public void ReadShared(byte region, ulong offset, Span<byte> destination) =>
+        _shared.Read(region, offset, destination);
 
     /// <summary>Copies bytes into a region, as a driver writes them; dropped where nothing may be written.</summary>
     /// <param name="region">The region's number.</param>
     /// <param name="offset">First byte.</param>
     /// <param name="source">The bytes.</param>
-    public void WriteShared(byte region, ulong offset, ReadOnlySpan<byte> source)
-    {
-        lock (_sharedLock)
-        {
-            foreach ((SharedRegionPart part, MemoryMapping mapping) in _sharedParts)
-            {
-                if (mapping.IsWritable
-                    && TryMeet(part, region, offset, source.Length, out int at, out long from, out int length))
-                {
-                    source.Slice(at, length).CopyTo(mapping.Segment.Slice(from, length).Span);
-                }
-            }
-        }
-    }
-
-    private static bool TryMeet(
-        SharedRegionPart part, byte region, ulong offset, int count, out int at, out long from, out int length)
-    {
-        ulong first = Math.Max(part.Offset, offset);
-        ulong end = Math.Min(part.Offset + part.Length, offset + (ulong)count);
-        bool meets = part.Region == region && first < end;
-        at = meets ? (int)(first - offset) : 0;
-        from = meets ? (long)(first - part.Offset) : 0;
-        length = meets ? (int)(end - first) : 0;
-        return meets;
-    }
+    public void WriteShared(byte region, ulong offset, ReadOnlySpan<byte> source) =>
+        _shared.Write(region, offset, source);
 
     private void OpenSharedRegions(IReadOnlyList<SharedRegion> regions)
     {
         SharedRegions = regions;
-        _sharedMap = new SharedRegionMap(regions);
+        _shared = new SharedRegionMemory(regions);
     }
 
     /// <summary>A reset, or the end of the connection, undoes every mapping.</summary>
     private void DropSharedMappings()
     {
-        lock (_sharedLock)
-        {
-            foreach (MemoryMapping mapping in _sharedParts.Values)
-            {
-                mapping.Dispose();
-            }
-
-            _sharedParts.Clear();
-            _sharedMap.Clear();
-        }
-
+        _shared.Clear();
         _doorbells.Dispose();
     }
 
@@ -137,31 +89,19 @@ public sealed partial class VhostUserFrontend
     {
         ShmemMapPayload payload = message.Read<ShmemMapPayload>();
         SharedRegionPart part = new(payload.Region, payload.RegionOffset, payload.Length);
-        if (message.Attachments.Count != 1 || (payload.Flags & ~ShmemMapPayload.Writable) != 0
-            || payload.FileOffset % (ulong)Environment.SystemPageSize != 0)
+        if (message.Attachments.Count != 1 || (payload.Flags & ~ShmemMapPayload.Writable) != 0)
         {
             return false;
         }
 
-        lock (_sharedLock)
+        try
         {
-            if (_sharedMap.TryAdd(part) is not null)
-            {
-                return false;
-            }
-
-            try
-            {
-                using SharedMemory memory = message.Attachments[0].ToSharedMemory();
-                bool isWritable = payload.Flags == ShmemMapPayload.Writable;
-                _sharedParts.Add(part, memory.Map(payload.FileOffset, payload.Length, isWritable));
-                return true;
-            }
-            catch (IOException)
-            {
-                _sharedMap.TryRemove(part);
-                return false;
-            }
+            using SharedMemory memory = message.Attachments[0].ToSharedMemory();
+            return _shared.TryMap(part, memory, payload.FileOffset, payload.Flags == ShmemMapPayload.Writable);
+        }
+        catch (IOException)
+        {
+            return false;
         }
     }
 
@@ -169,17 +109,7 @@ public sealed partial class VhostUserFrontend
     private bool ShmemUnmap(VhostUserMessage message)
     {
         ShmemMapPayload payload = message.Read<ShmemMapPayload>();
-        SharedRegionPart part = new(payload.Region, payload.RegionOffset, payload.Length);
-        lock (_sharedLock)
-        {
-            if (!_sharedMap.TryRemove(part) || !_sharedParts.Remove(part, out MemoryMapping? mapping))
-            {
-                return false;
-            }
-
-            mapping.Dispose();
-            return true;
-        }
+        return _shared.TryUnmap(new SharedRegionPart(payload.Region, payload.RegionOffset, payload.Length));
     }
 
     /// <summary>Serves BACKEND_VRING_HOST_NOTIFIER_MSG.</summary>

@@ -39,6 +39,9 @@ public abstract class DeviceHost : IAsyncDisposable
     /// <summary>The device, when it lives in this process: its state can be moved, its writes logged.</summary>
     internal virtual VirtioDevice? Device => null;
 
+    /// <summary>The device's shared memory regions, which never change.</summary>
+    public virtual IReadOnlyList<SharedRegion> SharedRegions => [];
+
     /// <summary>Largest size of a virtqueue.</summary>
     public abstract int MaxQueueSize(int queue);
 
@@ -50,6 +53,11 @@ public abstract class DeviceHost : IAsyncDisposable
 
     /// <summary>A driver writes to the configuration space.</summary>
     public abstract ValueTask WriteConfigAsync(uint offset, ReadOnlyMemory<byte> source);
+
+    /// <summary>Says who shows the regions to the driver; null when nobody does any more.</summary>
+    public virtual void AttachSharedRegions(SharedRegionHost? regions)
+    {
+    }
 
     /// <summary>Puts the device into its initial state. All queues are stopped.</summary>
     public abstract ValueTask ResetAsync();
@@ -136,6 +144,8 @@ internal sealed class LocalDevice : DeviceHost
         _device.DeviceFeatures | VirtioFeatures.OfferedByRings | VirtioFeatures.NotificationData
         | VirtioFeatures.RingReset | _additionalFeatures;
 
+    public override IReadOnlyList<SharedRegion> SharedRegions => _device.SharedRegions;
+
     internal override VirtioDevice Device => _device;
 
     public override int MaxQueueSize(int queue) => _device.MaxQueueSize(queue);
@@ -154,9 +164,19 @@ internal sealed class LocalDevice : DeviceHost
         return default;
     }
 
+    public override void AttachSharedRegions(SharedRegionHost? regions)
+    {
+        _device.SharedRegionHost = regions;
+        if (regions is null)
+        {
+            _device.ForgetSharedMappings();
+        }
+    }
+
     public override ValueTask ResetAsync()
     {
         _device.Reset();
+        _device.ForgetSharedMappings();
         return default;
     }
 

@@ -1,5 +1,6 @@
 // Where a driver finds the parts of a virtio device: 2 length u8, 3 type u8, 4 BAR u8, 5 id u8, 8 offset u32, 12 length
-// u32; then 16 the multiplier (notify) or the data (configuration access) u32.
+// u32; then 16 the multiplier (notify) or the data (configuration access) u32. Of a shared memory region, 16 the upper
+// half of the offset u32, 20 that of the length u32.
 using Outboard.Pci.Capabilities;
 using Outboard.Pci.Spec;
 
@@ -12,6 +13,9 @@ internal sealed class VirtioPciCapability : PciCapability
     internal const int OffsetField = 8;
     internal const int LengthField = 12;
     internal const int DataField = 16;
+    internal const int IdField = 5;
+    internal const int UpperOffsetField = 16;
+    internal const int UpperLengthField = 20;
     private const int PlainBytes = 16;
 
     internal VirtioPciCapability(byte type, int bar, uint offset, uint length)
@@ -34,6 +38,17 @@ internal sealed class VirtioPciCapability : PciCapability
         VirtioPciCapability capability =
             new(Spec.VirtioPci.NotifyConfig, PlainBytes + sizeof(uint), bar, offset, length);
         capability.Field(DataField, sizeof(uint), multiplier);
+        return capability;
+    }
+
+    /// <summary>A shared memory region, virtio-v1.3 "4.1.4.7 Shared memory capability".</summary>
+    internal static VirtioPciCapability SharedMemory(int bar, byte id, ulong offset, ulong length)
+    {
+        VirtioPciCapability capability = new(
+            Spec.VirtioPci.SharedMemoryConfig, PlainBytes + (2 * sizeof(uint)), bar, (uint)offset, (uint)length);
+        capability.Field(IdField, 1, id);
+        capability.Field(UpperOffsetField, sizeof(uint), offset >> 32);
+        capability.Field(UpperLengthField, sizeof(uint), length >> 32);
         return capability;
     }
 

@@ -129,6 +129,7 @@ public sealed partial class VirtioPciFunction
         }
 
         await _host.ResetAsync().ConfigureAwait(false);
+        _shared?.Forget();
         _driverFeatures = 0;
         _deviceFeatureSelect = _driverFeatureSelect = 0;
         _queueSelect = 0;

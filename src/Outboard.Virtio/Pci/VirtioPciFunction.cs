@@ -3,11 +3,13 @@
 // BAR 0, 16 KiB:  0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 doorbells, 4 bytes
 //                 for each queue
 // BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration
+// BAR 2:          the device's shared memory regions, if it has some (SharedRegionBar)
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
 // Who serves the queues is a DeviceHost's business: this process, or another one.
-// Not here: the legacy interface, the administration queue, shared memory regions; migration of a device that another
-// process serves.
+// The capabilities of power management and PCI Express are left out where the regions' ones take their room.
+// Not here: the legacy interface, the administration queue; migration of a device that another process serves, or that
+// has shared memory regions.
 using System.Numerics;
 using Microsoft.Extensions.Logging;
 using Outboard.Linux.Events;
@@ -15,6 +17,7 @@ using Outboard.Pci;
 using Outboard.Pci.Bars;
 using Outboard.Pci.Capabilities;
 using Outboard.Pci.Interrupts;
+using Outboard.Pci.Spec;
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Spec;
 
@@ -40,6 +43,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     private readonly PciQueue[] _queues;
     private readonly VirtioPciCapability _configAccess;
     private readonly ulong _offeredFeatures;
+    private readonly SharedRegionBar? _shared;
 
     private int _status;
     private int _isr;
@@ -62,22 +66,13 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         _queues = [.. Enumerable.Range(0, host.QueueCount)
             .Select(index => new PciQueue(index, host.MaxQueueSize(index)))];
         _offeredFeatures = host.OfferedFeatures & ~_options.WithheldFeatures;
+        _shared = host.SharedRegions.Count > 0 ? new SharedRegionBar(host.SharedRegions) : null;
+        _configAccess = VirtioPciCapability.ConfigAccess();
         AddBars();
-        AddCapability(new PowerManagementCapability());
-        AddCapability(new ExpressCapability());
-        AddCapability(new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciRegister.Bytes));
-        AddCapability(VirtioPciCapability.Notify(
-            RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier));
-        AddCapability(new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1));
-        if (host.Config.SizeBytes > 0)
-        {
-            AddCapability(new VirtioPciCapability(
-                VirtioPci.DeviceConfig, RegistersBar, DeviceOffset, (uint)host.Config.SizeBytes));
-        }
-
-        _configAccess = AddCapability(VirtioPciCapability.ConfigAccess());
+        AddCapabilities();
         AddInterruptPin();
-        _migration = host.Device is { } device ? new VirtioPciMigration(this, device) : null;
+        host.AttachSharedRegions(_shared);
+        _migration = host.Device is { SharedRegions.Count: 0 } device ? new VirtioPciMigration(this, device) : null;
         host.ConfigChanged += OnConfigChanged;
         host.ResetNeeded += OnResetNeeded;
     }
@@ -96,7 +91,9 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         _host.ConfigChanged -= OnConfigChanged;
         _host.ResetNeeded -= OnResetNeeded;
         await ResetDeviceAsync().ConfigureAwait(false);
+        _host.AttachSharedRegions(null);
         await _host.DisposeAsync().ConfigureAwait(false);
+        _shared?.Dispose();
         foreach (PciQueue queue in _queues)
         {
             queue.Dispose();
@@ -107,6 +104,12 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     protected override void ReadBar(int bar, ulong offset, Span<byte> destination)
     {
         destination.Clear();
+        if (bar == SharedRegionBar.Index)
+        {
+            _shared?.Read(offset, destination);
+            return;
+        }
+
         switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
         {
             case 0:
@@ -124,6 +127,12 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <inheritdoc/>
     protected override ValueTask WriteBar(int bar, ulong offset, ReadOnlySpan<byte> source)
     {
+        if (bar == SharedRegionBar.Index)
+        {
+            _shared?.Write(offset, source);
+            return default;
+        }
+
         switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
         {
             case 0:
@@ -226,7 +235,43 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         int vectors = _queues.Length + 1;
         uint pendingOffset = BitOperations.RoundUpToPowerOf2((uint)vectors * 16);
         AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, Math.Max(PartBytes, pendingOffset * 2)));
+        if (_shared is not null)
+        {
+            AddBar(_shared.Bar);
+        }
+
         AddCapability(new MsixCapability(vectors, VectorsBar, 0, Math.Max(pendingOffset, PartBytes / 2)));
+    }
+
+    private void AddCapabilities()
+    {
+        List<PciCapability> parts =
+        [
+            new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciRegister.Bytes),
+            VirtioPciCapability.Notify(
+                RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier),
+            new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1),
+        ];
+        if (_host.Config.SizeBytes > 0)
+        {
+            parts.Add(new VirtioPciCapability(
+                VirtioPci.DeviceConfig, RegistersBar, DeviceOffset, (uint)_host.Config.SizeBytes));
+        }
+
+        parts.Add(_configAccess);
+        parts.AddRange(_shared?.Capabilities ?? []);
+        int room = PciRegister.FirstExtended - PciRegister.FirstCapability - MsixCapability.TotalBytes
+            - parts.Sum(part => part.SizeBytes);
+        foreach (PciCapability extra in (PciCapability[])[new PowerManagementCapability(), new ExpressCapability()])
+        {
+            if (room >= extra.SizeBytes)
+            {
+                AddCapability(extra);
+                room -= extra.SizeBytes;
+            }
+        }
+
+        parts.ForEach(part => AddCapability(part));
     }
 
     private void Ring(uint offset)

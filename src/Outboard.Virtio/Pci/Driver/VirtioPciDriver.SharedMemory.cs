@@ -9,13 +9,31 @@ namespace Outboard.Virtio.Pci.Driver;
 
 public sealed partial class VirtioPciDriver
 {
-    /// <summary>Where the upper halves of offset and length stand in the capability of a region.</summary>
-    private const int UpperField = VirtioPciCapability.DataField;
-
     private readonly Dictionary<byte, (byte Bar, ulong Offset, ulong SizeBytes)> _windows = [];
 
     /// <summary>Numbers of the device's shared memory regions.</summary>
     public IReadOnlyCollection<byte> Windows => _windows.Keys;
+
+    /// <summary>Bytes of a shared memory region; 0 when the device has none of that number.</summary>
+    public ulong WindowBytes(byte region) => _windows.GetValueOrDefault(region).SizeBytes;
+
+    /// <summary>Reads from a region that need not be mapped: each access is a message, or a trap.</summary>
+    /// <exception cref="IOException">There is no such region, the range leaves it, or the device refuses.</exception>
+    public Task ReadWindowAsync(
+        byte region, ulong offset, Memory<byte> destination, CancellationToken cancellation = default)
+    {
+        (byte bar, ulong start) = Find(region, offset, destination.Length);
+        return _device.ReadAsync(bar, start, destination, cancellation);
+    }
+
+    /// <summary>Writes to a region that need not be mapped.</summary>
+    /// <exception cref="IOException">There is no such region, the range leaves it, or the device refuses.</exception>
+    public Task WriteWindowAsync(
+        byte region, ulong offset, ReadOnlyMemory<byte> source, CancellationToken cancellation = default)
+    {
+        (byte bar, ulong start) = Find(region, offset, source.Length);
+        return _device.WriteAsync(bar, start, source, cancellation);
+    }
 
     /// <summary>A shared memory region, to be disposed by the caller; null when the device has none of that number.
     /// </summary>
@@ -35,6 +53,14 @@ public sealed partial class VirtioPciDriver
         await _device.WriteAsync(part.Bar, part.Offset + offset, source, cancellation).ConfigureAwait(false);
     }
 
+    private (byte Bar, ulong Offset) Find(byte region, ulong offset, int count)
+    {
+        (byte bar, ulong start, ulong size) = _windows.GetValueOrDefault(region);
+        return offset <= size && (ulong)count <= size - offset
+            ? (bar, start + offset)
+            : throw new IOException($"{count} bytes at 0x{offset:x} leave region {region} of 0x{size:x}");
+    }
+
     /// <summary>Takes a capability if it is that of a region; the first of a number counts.</summary>
     private bool TryTakeWindow(ReadOnlySpan<byte> capability)
     {
@@ -44,11 +70,16 @@ public sealed partial class VirtioPciDriver
         }
 
         byte bar = capability[VirtioPciCapability.BarField];
-        if (bar < PciBar.Count && capability.Length >= UpperField + (2 * sizeof(uint)))
+        if (bar < PciBar.Count && capability.Length >= VirtioPciCapability.UpperLengthField + sizeof(uint))
         {
-            ulong offset = Wide(capability, VirtioPciCapability.OffsetField, UpperField);
-            ulong length = Wide(capability, VirtioPciCapability.LengthField, UpperField + sizeof(uint));
-            _windows.TryAdd(capability[VirtioPciCapability.BarField + 1], (bar, offset, length));
+            ulong offset = Wide(
+                capability, VirtioPciCapability.OffsetField, VirtioPciCapability.UpperOffsetField);
+            ulong length = Wide(
+                capability, VirtioPciCapability.LengthField, VirtioPciCapability.UpperLengthField);
+            if (length <= ulong.MaxValue - offset)
+            {
+                _windows.TryAdd(capability[VirtioPciCapability.IdField], (bar, offset, length));
+            }
         }
 
         return true;
