@@ -45,6 +45,7 @@ public sealed class QueueWorker : IAsyncDisposable
     private uint _lastId;
     private int _turns;
     private int _first;
+    private int _busyQueues;
     private bool _stopping;
 
     /// <summary>Starts the thread.</summary>
@@ -223,19 +224,22 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <returns>Whether anything was done.</returns>
     private bool Turn()
     {
-        bool busy = false;
+        int busyQueues = 0;
+        bool isAlone = _busyQueues <= 1;
         int count = _active.Count;
         _first = count == 0 ? 0 : (_first + 1) % count;
         for (int i = 0; i < count; i++)
         {
             // Another queue begins each turn: they share the engine's room, and the first one finds most of it.
             RunningQueue queue = _active[(_first + i) % count];
-            busy |= queue.Serve(_window.IsPaying);
-            busy |= queue.Flush();
+            bool isBusy = queue.Serve(_window.IsPaying, isAlone);
+            isBusy |= queue.Flush();
+            busyQueues += isBusy ? 1 : 0;
         }
 
+        _busyQueues = busyQueues;
         RemoveStopped();
-        busy |= TurnFiles();
+        bool busy = TurnFiles() | (busyQueues > 0);
         if (++_turns >= TurnsBetweenLooks)
         {
             // What is taken here is not told again: a turn that saw any event must be followed by another one, or the

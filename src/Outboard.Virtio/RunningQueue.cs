@@ -242,8 +242,9 @@ public sealed partial class RunningQueue
     /// The driver runs on another CPU: publish (and call, if it wants that) after the first request and then every few,
     /// so that both sides work at the same time. On one CPU that would only cost calls.
     /// </param>
+    /// <param name="isAlone">No other queue of this thread is busy.</param>
     /// <returns>Whether anything was done.</returns>
-    internal bool Serve(bool publishEarly)
+    internal bool Serve(bool publishEarly, bool isAlone)
     {
         bool busy = false;
         if (_handler.HasBacklog && !IsLettingGo)
@@ -258,7 +259,7 @@ public sealed partial class RunningQueue
 
         if (CanServe)
         {
-            busy = publishEarly ? DrainEarly() : _handler.Drain(DrainLimit) > 0;
+            busy = publishEarly ? DrainEarly(isAlone) : _handler.Drain(DrainLimit) > 0;
             ReportFault();
         }
 
@@ -346,9 +347,14 @@ public sealed partial class RunningQueue
         }
     });
 
-    private bool DrainEarly()
+    private bool DrainEarly(bool isAlone)
     {
-        _pacing.OnTurn(Stopwatch.GetTimestamp());
+        bool isMeasured = _pacing.IsMeasureDue;
+        if (isMeasured || !isAlone)
+        {
+            _pacing.OnTurn(Stopwatch.GetTimestamp());
+        }
+
         int served = _handler.Drain(1);
         if (served == 0)
         {
@@ -359,23 +365,34 @@ public sealed partial class RunningQueue
         int more;
         do
         {
-            FlushEarly();
+            FlushEarly(isAlone);
             more = _handler.Drain(limit);
             served += more;
         }
         while (more == limit && served < DrainLimit);
 
-        _pacing.OnTurnEnd(Stopwatch.GetTimestamp(), served);
+        if (isMeasured)
+        {
+            _pacing.OnTurnEnd(Stopwatch.GetTimestamp(), served);
+        }
+        else
+        {
+            _pacing.OnTurnEnd();
+        }
+
         return true;
     }
 
     /// <summary>Publishes what is complete, and calls the driver if that pays before the end of the turn.</summary>
-    private void FlushEarly()
+    private void FlushEarly(bool isAlone)
     {
         if (_queue.HasUnpublished)
         {
             _queue.Publish();
-            if (_pacing.PaysAt(Stopwatch.GetTimestamp()))
+            bool pays = !isAlone
+                ? _pacing.PaysAmongOthersAt(Stopwatch.GetTimestamp())
+                : _pacing.IsShort || _pacing.PaysAt(Stopwatch.GetTimestamp(), _queue.IsHalfDone);
+            if (pays)
             {
                 CallIfDue();
             }

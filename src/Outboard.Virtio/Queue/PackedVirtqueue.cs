@@ -4,8 +4,8 @@
 //
 //   Take      T1  D reads the flags of the next descriptor             acquire: T2 sees what G wrote before the flags
 //             T2  D copies the chain's descriptors, 16 bytes each      once; only the copies are used
-//   Return    R1  D writes buffers, then length and id of a used descriptor, and the flags of all but the batch's first
-//             R2  D writes the flags of the batch's first (Publish)    release: G reads used descriptors in order, so
+//   Return    R1  D writes buffers, then the used descriptors (length, id, flags: one store each), but for the first
+//             R2  D writes the first of the batch (Publish)            release: G reads used descriptors in order, so
 //                                                                      it sees none of the batch before this store
 //   Call      C1  full fence                                           R2 before C2, or a call could be lost
 //             C2  D reads the driver event area
@@ -14,7 +14,8 @@
 //             S3  D looks at the next descriptor's flags; if it is available, do not sleep
 //
 // A used descriptor stands for its whole chain and is written at the device's own position, which moves on by the
-// chain's number of descriptors. A chain's slot is its buffer id.
+// chain's number of descriptors. A chain's slot is its buffer id. The first of a batch is kept back whole, since a
+// driver that looks at its flags all the time would fetch its cache line again after each store.
 using System.Runtime.CompilerServices;
 using Outboard.Memory;
 using Outboard.Virtio.Queue.Inflight;
@@ -41,7 +42,7 @@ internal sealed partial class PackedVirtqueue : Virtqueue
     private PackedPosition _available;
     private PackedPosition _used;
     private PackedPosition _batchStart;
-    private ushort _batchFlags;
+    private ulong _batchFirst;
     private bool _hasBatch;
     private int _sinceCall;
     private int _heldDescriptors;
@@ -88,6 +89,10 @@ internal sealed partial class PackedVirtqueue : Virtqueue
 
     public override bool HasUnpublished => _hasBatch;
 
+    internal override bool IsHalfDone => IsBlocked
+        || _sinceCall >= Size
+        || !AvailableAfter(_sinceCall);
+
     public override bool OwesCall => _sinceCall > 0;
 
     public override bool HasAvailable =>
@@ -131,13 +136,13 @@ internal sealed partial class PackedVirtqueue : Virtqueue
     {
         if (_hasBatch)
         {
-            uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.FlagsOffset;
-            _ring.WriteRelease16(offset, _batchFlags);
+            uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.LengthOffset;
+            _ring.WriteRelease64(offset, _batchFirst);
             _hasBatch = false;
             if (Dirty is { } dirty)
             {
                 DirtyLog.Fence();
-                dirty.MarkWindow(in _ring, offset, sizeof(ushort));
+                dirty.MarkWindow(in _ring, offset, sizeof(ulong));
                 dirty.Tell();
             }
 
@@ -244,19 +249,18 @@ internal sealed partial class PackedVirtqueue : Virtqueue
         uint offset = _used.Index * PackedRing.DescriptorBytes;
         ushort flags = (ushort)(_used.UsedFlags | (written > 0 ? SplitRing.Write : 0));
 
-        // With release: the descriptor that is overwritten here was copied into the in-flight record before.
-        _ring.WriteRelease32(offset + PackedRing.LengthOffset, written);
-        _ring.WriteRelease16(offset + PackedRing.IdOffset, (ushort)slot);
+        ulong half = PackedRing.SecondHalf(written, (ushort)slot, flags);
         _lastUsedOffset = offset;
         if (_hasBatch)
         {
-            _ring.WriteRelease16(offset + PackedRing.FlagsOffset, flags);
+            // With release: the descriptor that is overwritten here was copied into the in-flight record before.
+            _ring.WriteRelease64(offset + PackedRing.LengthOffset, half);
         }
         else
         {
             _hasBatch = true;
             _batchStart = _used;
-            _batchFlags = flags;
+            _batchFirst = half;
         }
 
         PassUsed(slot);
@@ -271,17 +275,16 @@ internal sealed partial class PackedVirtqueue : Virtqueue
             return;
         }
 
-        // The entry before stands for this chain, too; whether it is the batch's first decides who writes its flags.
+        // The entry before stands for this chain, too; the batch's first is kept back.
         ushort flags = (ushort)(_lastUsed.UsedFlags | (written > 0 ? SplitRing.Write : 0));
-        _ring.WriteRelease32(_lastUsedOffset + PackedRing.LengthOffset, written);
-        _ring.WriteRelease16(_lastUsedOffset + PackedRing.IdOffset, (ushort)slot);
+        ulong half = PackedRing.SecondHalf(written, (ushort)slot, flags);
         if (_lastUsed == _batchStart)
         {
-            _batchFlags = flags;
+            _batchFirst = half;
         }
         else
         {
-            _ring.WriteRelease16(_lastUsedOffset + PackedRing.FlagsOffset, flags);
+            _ring.WriteRelease64(_lastUsedOffset + PackedRing.LengthOffset, half);
         }
 
         PassUsed(slot);
@@ -318,6 +321,13 @@ internal sealed partial class PackedVirtqueue : Virtqueue
         {
             Fault = fault;
         }
+    }
+
+    /// <summary>Whether more than so many descriptors are available: a driver adds them in order.</summary>
+    private bool AvailableAfter(int count)
+    {
+        PackedPosition place = _available.Advance(count, Size);
+        return place.IsAvailable(FlagsAt(place.Index));
     }
 
     private ushort FlagsAt(ushort index) =>

@@ -75,6 +75,10 @@ internal sealed class SplitVirtqueue : Virtqueue
 
     public override bool OwesCall => _publishedUsed != _calledUsed;
 
+    internal override bool IsHalfDone => IsBlocked
+        || (ushort)(_publishedUsed - _calledUsed)
+            >= (ushort)(_available.ReadAcquire16(SplitRing.IndexOffset) - _nextAvailable);
+
     public override bool HasAvailable =>
         !IsBlocked
         && !IsOverBudget

@@ -84,6 +84,12 @@ public abstract partial class Virtqueue : IDisposable
     /// <summary>Whether <see cref="ShouldCall"/> has not been asked about something that was published.</summary>
     public abstract bool OwesCall { get; }
 
+    /// <summary>
+    /// Whether at least as much was published since <see cref="ShouldCall"/> was asked as waits to be taken: about half
+    /// of what the driver had outstanding then. A hint.
+    /// </summary>
+    internal abstract bool IsHalfDone { get; }
+
     /// <summary>Where the device stands, as <see cref="VringSetup.Base"/>.</summary>
     public abstract uint Base { get; }
 

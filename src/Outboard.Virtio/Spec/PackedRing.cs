@@ -41,6 +41,11 @@ public static class PackedRing
     /// <summary>RING_EVENT_FLAGS_DESC: at one descriptor, with EVENT_IDX.</summary>
     public const ushort EventDescriptor = 2;
 
+    /// <summary>Length, id and flags of a descriptor, for one store at <see cref="LengthOffset"/>.</summary>
+    public static ulong SecondHalf(uint length, ushort id, ushort flags) => BitConverter.IsLittleEndian
+        ? length | ((ulong)id << 32) | ((ulong)flags << 48)
+        : ((ulong)length << 32) | ((ulong)id << 16) | flags;
+
     /// <summary>Whether an event area asks for a notification.</summary>
     /// <param name="flags">The area's flags.</param>
     /// <param name="offsetAndWrap">The area's offset and wrap counter.</param>

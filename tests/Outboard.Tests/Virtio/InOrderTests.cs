@@ -123,6 +123,7 @@ public sealed class InOrderTests
         {
             // Three descriptors each, in a ring of eight: chain i begins at 3 i.
             Assert.True(driver.TryAdd([buffer.Slice(i, 1), buffer.Slice(0, 2)], [buffer.Slice(8, 4)], i));
+            driver.Publish();
             uint head = 3 * i % 8;
             Assert.Equal(buffer.GuestAddress + i, table.Read<ulong>(head * 16));
             if (features == Split)
@@ -131,7 +132,6 @@ public sealed class InOrderTests
                 Assert.Equal(0, table.Read<SplitDescriptor>((head + 2) % 8 * 16).Next);
             }
 
-            driver.Publish();
             Assert.True(queue.TryTake(out DescriptorChain chain));
             chain.Complete(4);
             queue.Publish();

@@ -1,6 +1,6 @@
 // The driver's side of a packed virtqueue, virtio-v1.3 "2.8.21 Supplying Buffers to The Device" and
 // "2.8.22 Receiving Used Buffers From The Device". The mirror of PackedVirtqueue; its ordering comments apply with the
-// roles exchanged: of a batch of chains, the flags of the first descriptor are stored last, with release.
+// roles exchanged: of a batch of chains, the first descriptor is stored last, its flags with release.
 //
 // A chain's buffer id is also the index of its entry here, and of its indirect table. What was written into the ring is
 // kept, so that it can be written again for a device that lost it.
@@ -27,7 +27,7 @@ public sealed partial class PackedDriverQueue : DriverQueue
     private PackedPosition _available = PackedPosition.Start;
     private PackedPosition _used = PackedPosition.Start;
     private PackedPosition _batchStart;
-    private ushort _batchFlags;
+    private PackedDescriptor _batchFirst;
     private bool _hasBatch;
     private PackedPosition _published = PackedPosition.Start;
     private int _unpublished;
@@ -113,7 +113,11 @@ public sealed partial class PackedDriverQueue : DriverQueue
     {
         if (_hasBatch)
         {
-            _ring.WriteRelease16(Offset(_batchStart) + PackedRing.FlagsOffset, _batchFlags);
+            uint offset = Offset(_batchStart);
+            _ring.Write(offset, _batchFirst.Address);
+            _ring.WriteRelease64(
+                offset + PackedRing.LengthOffset,
+                PackedRing.SecondHalf(_batchFirst.Length, _batchFirst.Id, _batchFirst.Flags));
             _hasBatch = false;
             _published = _available;
             _sinceKick += _unpublished;
@@ -251,10 +255,7 @@ public sealed partial class PackedDriverQueue : DriverQueue
         {
             _hasBatch = true;
             _batchStart = _available;
-            _batchFlags = descriptor.Flags;
-            _ring.Write(offset, address);
-            _ring.Write(offset + PackedRing.LengthOffset, length);
-            _ring.Write(offset + PackedRing.IdOffset, id);
+            _batchFirst = descriptor;
         }
 
         _available = _available.Advance(1, Size);

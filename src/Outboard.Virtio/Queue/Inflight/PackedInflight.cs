@@ -5,9 +5,9 @@
 //            P2  for each descriptor: copied into the entry at free_head; free_head = its next; e.num++; e.last at the
 //                last
 //            P3  old_free_head = free_head
-//   Return   (the queue writes length, id and, but for the first of a batch, flags of the used descriptor)
+//   Return   (the queue writes the used descriptor, unless it is the first of a batch)
 //            P4  desc[e.last].next = free_head; free_head = e         P5  used_idx and used_wrap_counter move on
-//   Publish  P6  the flags of the batch's first descriptor (by the queue)
+//   Publish  P6  the batch's first used descriptor, in one store (by the queue)
 //            P7  e.inflight = 0 for each chain of the batch           P8  old_free_head = free_head
 //            P9  old_used_idx, old_used_wrap_counter = the current ones
 //   Put back B1  desc[e.last].next = free_head; free_head = e         B2  old_free_head = e     B3  e.inflight = 0
