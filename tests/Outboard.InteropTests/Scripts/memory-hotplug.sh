@@ -6,6 +6,7 @@ echo online_movable > /sys/devices/system/memory/auto_online_blocks || true
 
 dd if=/dev/urandom of=/tmp/data bs=1M count=4 2> /dev/null
 expected=$(sha256sum < /tmp/data)
+dd if=/tmp/data of=/dev/vda bs=64k oflag=direct 2> /dev/null
 (
   while [ ! -e /tmp/end ]; do
     dd if=/tmp/data of=/dev/vda bs=64k oflag=direct 2> /dev/null
