@@ -42,6 +42,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     private readonly ulong _offeredFeatures;
 
     private int _status;
+    private readonly Lock _pinLock = new();
     private int _isr;
     private volatile bool _usesMsix;
 
@@ -258,7 +259,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         {
             // reading takes the news, and the pin with it
             destination[0] = (byte)Interlocked.Exchange(ref _isr, 0);
-            Interrupts.SetPin(false);
+            UpdatePin();
         }
     }
 
@@ -287,7 +288,16 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         else
         {
             Interlocked.Or(ref _isr, isr);
-            Interrupts.SetPin(true);
+            UpdatePin();
+        }
+    }
+
+    /// <summary>The pin is asserted while there is news in the register. From any thread, after each change.</summary>
+    private void UpdatePin()
+    {
+        lock (_pinLock)
+        {
+            Interrupts.SetPin(Volatile.Read(ref _isr) != 0);
         }
     }
 
