@@ -57,10 +57,11 @@ public sealed partial class NvmeController
     internal uint CompletionEntryShift => _configuration.CompletionEntryShift;
 
     /// <summary>
-    /// Whether doorbells may be put into memory: it has to be mapped, and the doorbells to fit a page.
+    /// Whether doorbells may be put into memory: it has to be mapped, and the doorbells to fit a page. A driver that
+    /// uses the pin has to write the registers: QEMU releases the guest's pin when it does, and at nothing else.
     /// </summary>
     internal bool OffersShadowDoorbells =>
-        _options.ShadowDoorbells && ShadowBytes <= (uint)PageBytes && Dma.Memory.Regions.Length > 0;
+        _options.ShadowDoorbells && _usesVectors && ShadowBytes <= (uint)PageBytes && Dma.Memory.Regions.Length > 0;
 
     private uint ShadowBytes => (uint)((QueuePairs + 1) * 2 * StrideBytes);
 

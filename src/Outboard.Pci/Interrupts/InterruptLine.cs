@@ -9,6 +9,10 @@ public abstract class InterruptLine : IDisposable
     /// <summary>Interrupts. May be called from any thread; never blocks.</summary>
     public abstract void Signal();
 
+    /// <summary>Takes back a signal that nobody has seen yet. May be called from any thread; never blocks.</summary>
+    /// <returns>Whether there was one: whoever listens will not learn of it.</returns>
+    public virtual bool TryWithdraw() => false;
+
     /// <summary>The line as an eventfd of its own, the caller's from now on; null when it is none.</summary>
     public virtual EventFd? Share() => null;
 

@@ -3,7 +3,10 @@
 // A vector is held back by any of: the client's mask (SET_IRQS), its own automatic mask (INTx: after each signal, until
 // unmasked, as VFIO does it for a level), or the gate of the group (the function's own mask bits). What is triggered
 // meanwhile is pending, and is signalled once when nothing holds it back any more. A level that is still asserted
-// counts as pending.
+// counts as pending. A level that falls takes back the signal that the client has not seen yet: the client would
+// assert the guest's pin for nothing, and QEMU releases that only when the guest touches a BAR, which a driver that
+// finds nothing to do does not. For the same reason an unmask that only says that the guest touched a BAR
+// (UnmaskByAccess) waits a moment while the level is still there: the guest's handler is about to take what is left.
 //
 // Triggers come from any thread and meet changes of the binding, so each goes through a short lock: a line must not be
 // closed, and its number reused, between the look and the signal. One call of a queue is one trigger for many requests.
@@ -14,6 +17,12 @@ namespace Outboard.Pci.Interrupts;
 /// <summary>The vectors of one kind. All members may be called from any thread.</summary>
 public sealed class InterruptVectors
 {
+    /// <summary>
+    /// How long a guest's handler may take from one access of the device to its next: long for a handler, even on a
+    /// machine that is emulated and busy, and short for whoever waits for an interrupt that did have to be repeated.
+    /// </summary>
+    private static readonly TimeSpan s_handlerTime = TimeSpan.FromMilliseconds(2);
+
     private readonly Lock _lock = new();
     private readonly Vector[] _vectors;
     private long _bindings;
@@ -59,7 +68,7 @@ public sealed class InterruptVectors
             state.Line?.Dispose();
             state.Line = line;
             state.Binding = ++_bindings;
-            state.IsAutoMasked = false;
+            Rearm(ref state);
         }
 
         Deliver(vector);
@@ -105,6 +114,7 @@ public sealed class InterruptVectors
             if (!IsHeld(vector))
             {
                 Signal(ref state);
+                state.IsLevelOut = false;
                 return TriggerOutcome.Signalled;
             }
 
@@ -123,7 +133,14 @@ public sealed class InterruptVectors
                 return;
             }
 
-            _vectors[vector].IsAsserted = isAsserted;
+            ref Vector state = ref _vectors[vector];
+            state.IsAsserted = isAsserted;
+            bool isOver = !isAsserted && (state.IsUnmasking
+                || (state is { IsLevelOut: true, Line: { } line } && line.TryWithdraw()));
+            if (isOver)
+            {
+                Rearm(ref state);
+            }
         }
 
         Deliver(vector);
@@ -137,11 +154,36 @@ public sealed class InterruptVectors
             _vectors[vector].IsMasked = isMasked;
             if (!isMasked)
             {
-                _vectors[vector].IsAutoMasked = false;
+                Rearm(ref _vectors[vector]);
             }
         }
 
         Deliver(vector);
+    }
+
+    /// <summary>
+    /// Unmasks a vector as the client, because the guest touched the device. A level that is still asserted is
+    /// signalled again a moment later, if it is then.
+    /// </summary>
+    public void UnmaskByAccess(int vector)
+    {
+        lock (_lock)
+        {
+            ref Vector state = ref _vectors[vector];
+            if (state is { IsLevelOut: true, IsAsserted: true })
+            {
+                state.IsMasked = false;
+                if (!state.IsUnmasking)
+                {
+                    state.IsUnmasking = true;
+                    _ = UnmaskLaterAsync(vector, state.Binding);
+                }
+
+                return;
+            }
+        }
+
+        SetMasked(vector, false);
     }
 
     /// <summary>Looks again at all vectors, after the gate changed.</summary>
@@ -162,7 +204,7 @@ public sealed class InterruptVectors
             {
                 ref Vector state = ref _vectors[vector];
                 state.IsAsserted = false;
-                state.IsAutoMasked = false;
+                Rearm(ref state);
                 SetPending(vector, false);
             }
         }
@@ -178,7 +220,7 @@ public sealed class InterruptVectors
                 state.Line?.Dispose();
                 state.Line = null;
                 state.IsMasked = false;
-                state.IsAutoMasked = false;
+                Rearm(ref state);
             }
         }
     }
@@ -202,9 +244,35 @@ public sealed class InterruptVectors
                 return;
             }
 
+            bool isTriggered = state.IsPending;
             SetPending(vector, false);
             Signal(ref state);
+            state.IsLevelOut = IsAutoMasked && !isTriggered;
         }
+    }
+
+    private async Task UnmaskLaterAsync(int vector, long binding)
+    {
+        await Task.Delay(s_handlerTime).ConfigureAwait(false);
+        lock (_lock)
+        {
+            ref Vector state = ref _vectors[vector];
+            if (!state.IsUnmasking || state.Binding != binding)
+            {
+                return;
+            }
+
+            Rearm(ref state);
+        }
+
+        Deliver(vector);
+    }
+
+    private static void Rearm(ref Vector state)
+    {
+        state.IsAutoMasked = false;
+        state.IsLevelOut = false;
+        state.IsUnmasking = false;
     }
 
     private void SetPending(int vector, bool isPending)
@@ -231,5 +299,11 @@ public sealed class InterruptVectors
         internal bool IsAutoMasked;
         internal bool IsPending;
         internal bool IsAsserted;
+
+        /// <summary>Whether the last signal, after which the vector masked itself, told of the level alone.</summary>
+        internal bool IsLevelOut;
+
+        /// <summary>Whether the client unmasked it, and that takes effect in a moment.</summary>
+        internal bool IsUnmasking;
     }
 }

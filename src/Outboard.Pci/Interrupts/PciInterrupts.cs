@@ -13,6 +13,7 @@ public sealed class PciInterrupts
 {
     private readonly PciConfigSpace _config;
     private readonly InterruptVectors[] _kinds = new InterruptVectors[5];
+    private readonly Lock _pinLock = new();
 
     internal PciInterrupts(PciConfigSpace config)
     {
@@ -39,8 +40,11 @@ public sealed class PciInterrupts
     public void SetPin(bool isAsserted)
     {
         ushort bit = (ushort)PciStatus.Interrupt;
-        _config.Change16(PciRegister.Status, isAsserted ? bit : (ushort)0, isAsserted ? (ushort)0 : bit);
-        this[InterruptKind.Intx].SetLevel(0, isAsserted);
+        lock (_pinLock)
+        {
+            _config.Change16(PciRegister.Status, isAsserted ? bit : (ushort)0, isAsserted ? (ushort)0 : bit);
+            this[InterruptKind.Intx].SetLevel(0, isAsserted);
+        }
     }
 
     internal void AddPin(bool isLevel)

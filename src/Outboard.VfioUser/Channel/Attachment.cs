@@ -84,6 +84,8 @@ public sealed class Attachment : IDisposable
     {
         public override void Signal() => _ = eventFd.Signal();
 
+        public override bool TryWithdraw() => eventFd.Take() > 0;
+
         public override EventFd? Share() => new(eventFd.Descriptor.Duplicate());
 
         public override void Dispose() => eventFd.Dispose();

@@ -54,9 +54,14 @@ internal sealed partial class ServerSession
         {
             _ = vectors.Trigger(vector);
         }
+        else if (action == SetIrqsFlags.Unmask)
+        {
+            // QEMU without interrupts of the kernel's does so at each access of a BAR
+            vectors.UnmaskByAccess(vector);
+        }
         else
         {
-            vectors.SetMasked(vector, action == SetIrqsFlags.Mask);
+            vectors.SetMasked(vector, true);
         }
     }
 

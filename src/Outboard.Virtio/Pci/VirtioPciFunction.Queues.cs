@@ -136,6 +136,6 @@ public sealed partial class VirtioPciFunction
         _configVector = VirtioPci.NoVector;
         Interlocked.Exchange(ref _status, 0);
         Interlocked.Exchange(ref _isr, 0);
-        Interrupts.SetPin(false);
+        UpdatePin();
     }
 }

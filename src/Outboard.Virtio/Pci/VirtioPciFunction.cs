@@ -46,6 +46,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     private readonly SharedRegionBar? _shared;
 
     private int _status;
+    private readonly Lock _pinLock = new();
     private int _isr;
     private volatile bool _usesMsix;
 
@@ -303,7 +304,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         {
             // reading takes the news, and the pin with it
             destination[0] = (byte)Interlocked.Exchange(ref _isr, 0);
-            Interrupts.SetPin(false);
+            UpdatePin();
         }
     }
 
@@ -332,7 +333,16 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         else
         {
             Interlocked.Or(ref _isr, isr);
-            Interrupts.SetPin(true);
+            UpdatePin();
+        }
+    }
+
+    /// <summary>The pin is asserted while there is news in the register. From any thread, after each change.</summary>
+    private void UpdatePin()
+    {
+        lock (_pinLock)
+        {
+            Interrupts.SetPin(Volatile.Read(ref _isr) != 0);
         }
     }
 

@@ -71,7 +71,7 @@ public sealed class SessionTests : ServerTest
         Assert.Equal(1UL, interrupt.Take());
         Assert.Equal(0x18, await client.ReadRegionAsync<ushort>(7, 6));
         await UnmaskAsync(client);
-        Assert.Equal(1UL, interrupt.Take());
+        Assert.Equal(1UL, interrupt.Wait(timeoutMs: 20_000));
         _function.Interrupts.SetPin(false);
         await UnmaskAsync(client);
         Assert.Equal(0UL, interrupt.Take());

@@ -32,6 +32,7 @@ internal sealed partial class AdminQueue
     private uint _completionRegister;
     private uint _head;
     private uint _tail;
+    private uint _limit;
     private uint _taken;
     private ushort _phase = 1;
 
@@ -50,7 +51,8 @@ internal sealed partial class AdminQueue
     }
 
     /// <summary>Whether entries are there that the driver has not taken. From any thread.</summary>
-    internal bool HasUnread => Volatile.Read(ref _tail) != Volatile.Read(ref _completionRegister);
+    internal bool HasUnread => CompletionQueue.IsUnread(
+        Volatile.Read(ref _completionRegister), Volatile.Read(ref _tail), Volatile.Read(ref _limit));
 
     internal uint Size(bool isCompletion) => isCompletion ? _completionSize : _submissionSize;
 
@@ -166,19 +168,17 @@ internal sealed partial class AdminQueue
             PhaseAndStatus = (ushort)((NvmeStatusRules.Field(status) << 1) | _phase),
         });
         ulong at = _completionAddress + (_tail * NvmeCompletion.Bytes);
+        uint next = _tail + 1 == _completionSize ? 0 : _tail + 1;
+        Volatile.Write(ref _limit, next);
         const int phaseWord = 12;
         if (!await _controller.TryWriteGuestAsync(at, entry.AsMemory(0, phaseWord)).ConfigureAwait(false)
             || !await _controller.TryWriteGuestAsync(at + phaseWord, entry.AsMemory(phaseWord)).ConfigureAwait(false))
         {
+            Volatile.Write(ref _limit, _tail);
             return Unreachable(at);
         }
 
-        uint next = _tail + 1;
-        if (next == _completionSize)
-        {
-            next = 0;
-            _phase ^= 1;
-        }
+        _phase ^= (ushort)(next == 0 ? 1 : 0);
 
         Volatile.Write(ref _tail, next);
         _controller.Interrupt(0);

@@ -3,6 +3,10 @@
 //
 // A command is taken from a submission queue only when there is room for its completion (TryReserve): completions never
 // wait for the driver. Where the ring is not in mapped memory, entries go by messages, one after another.
+//
+// The pin falls with the doorbell that takes the last entry, before that write has taken effect for the client: what
+// follows it unmasks the interrupt, and a level that is still there would interrupt a driver that finds nothing. So the
+// control loop decides (HasUnread) by the register, while the worker may be busy elsewhere.
 using System.Runtime.InteropServices;
 using Outboard.Devices.Nvme.Spec;
 using Outboard.Memory;
@@ -22,6 +26,10 @@ internal sealed class CompletionQueue
     private bool _isWriting;
     private bool _isBroken;
     private uint _tail;
+
+    /// <summary>Where the tail will be after the entry that is being written: a driver may be as fast.</summary>
+    private uint _limit;
+
     private uint _head;
     private ushort _phase = 1;
     private uint _reserved;
@@ -56,18 +64,29 @@ internal sealed class CompletionQueue
     internal int Users { get; set; }
 
     /// <summary>Whether entries are there that the driver has not taken. From any thread.</summary>
-    internal bool HasUnread => HasInterrupts && Volatile.Read(ref _tail) != Volatile.Read(ref _head);
+    internal bool HasUnread => HasInterrupts && IsUnread(
+        Volatile.Read(ref _worker.Controller.HasShadowDoorbells ? ref _head : ref _headRegister),
+        Volatile.Read(ref _tail),
+        Volatile.Read(ref _limit));
 
     private int DoorbellIndex => (Id * 2) + 1;
 
     private uint Used => Distance(_head, _tail);
 
+    private uint Next => _tail + 1 == Size ? 0 : _tail + 1;
+
     /// <summary>The driver wrote the doorbell's register. From the control loop; the value is below the
     /// size.</summary>
     internal void WriteHead(uint head)
     {
-        uint before = Volatile.Read(ref _head);
-        if (Distance(before, head) > Distance(before, Volatile.Read(ref _tail)))
+        if (_worker.Controller.HasShadowDoorbells)
+        {
+            // The value is in memory, and may be newer there.
+            _worker.Ring();
+            return;
+        }
+
+        if (Distance(_headRegister, head) > Distance(_headRegister, Volatile.Read(ref _limit)))
         {
             // more than there is
             _worker.Controller.Raise(NvmeEvent.InvalidDoorbellValue);
@@ -76,11 +95,22 @@ internal sealed class CompletionQueue
 
         Volatile.Write(ref _headRegister, head);
         Interlocked.MemoryBarrier();
-        if (Volatile.Read(ref _wantsHead) || !_worker.UsesVectors)
+        if (!_worker.UsesVectors)
+        {
+            _worker.Controller.UpdatePin();
+        }
+
+        if (Volatile.Read(ref _wantsHead))
         {
             _worker.Ring();
         }
     }
+
+    /// <summary>Whether a driver that has taken entries up to a head left some.</summary>
+    /// <param name="head">The doorbell. It may be the limit already.</param>
+    /// <param name="tail">Where the entries end that are there for sure.</param>
+    /// <param name="limit">The same, with the one that is being written.</param>
+    internal static bool IsUnread(uint head, uint tail, uint limit) => head != tail && head != limit;
 
     internal void Adopt(GuestMemory memory)
     {
@@ -168,11 +198,9 @@ internal sealed class CompletionQueue
             }
         }
 
-        if (!_worker.UsesVectors)
+        if (!_worker.UsesVectors && _worker.Shadow.IsOn)
         {
-            ReadHead();
-            _worker.Shadow.Arm(DoorbellIndex, _head);
-            _worker.Controller.UpdatePin();
+            ReadHeadArmed();
         }
 
         if (!_isUnannounced)
@@ -189,9 +217,29 @@ internal sealed class CompletionQueue
         return true;
     }
 
+    /// <summary>
+    /// A driver that keeps its doorbells in memory although it uses the pin: each of them has to ring, since the pin
+    /// falls with it.
+    /// </summary>
+    private void ReadHeadArmed()
+    {
+        uint noted;
+        ReadHead();
+        do
+        {
+            noted = _head;
+            _worker.Shadow.Arm(DoorbellIndex, noted);
+            Interlocked.MemoryBarrier();
+            ReadHead();
+        }
+        while (noted != _head);
+        _worker.Controller.UpdatePin();
+    }
+
     private void Write(in NvmeCompletion completion)
     {
         uint at = _tail * NvmeCompletion.Bytes;
+        Volatile.Write(ref _limit, Next);
         _ring.Write(at, completion.Result);
         _ring.Write(at + 8, (uint)completion.QueueHead | ((uint)completion.Queue << 16));
         uint last = completion.Id | ((uint)(completion.PhaseAndStatus | _phase) << 16);
@@ -203,13 +251,8 @@ internal sealed class CompletionQueue
     {
         _reserved--;
         _isUnannounced = true;
-        uint next = _tail + 1;
-        if (next == Size)
-        {
-            next = 0;
-            _phase ^= 1;
-        }
-
+        uint next = Next;
+        _phase ^= (ushort)(next == 0 ? 1 : 0);
         Volatile.Write(ref _tail, next);
     }
 
@@ -221,10 +264,12 @@ internal sealed class CompletionQueue
             completion.PhaseAndStatus |= _phase;
             MemoryMarshal.Write(_entry, completion);
             ulong at = _address + (_tail * NvmeCompletion.Bytes);
+            Volatile.Write(ref _limit, Next);
             if (!await _worker.TryWriteGuestAsync(at, _entry).ConfigureAwait(false))
             {
                 // The client is going, or the memory is not there: this waits until memory changes.
                 _isBroken = true;
+                Volatile.Write(ref _limit, _tail);
                 _worker.OnRingUnreachable(at);
                 break;
             }

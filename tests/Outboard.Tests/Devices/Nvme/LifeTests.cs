@@ -1,5 +1,4 @@
-// Resets at any point, with commands under way; memory that comes and goes; a client that goes and another that comes;
-// interrupts by the pin.
+// Resets at any point, with commands under way; memory that comes and goes; a client that goes and another that comes.
 using Outboard.Devices.Block.Backends;
 using Outboard.Devices.Nvme;
 using Outboard.Devices.Nvme.Driver;
@@ -189,30 +188,6 @@ public sealed class LifeTests
     }
 
     [Fact]
-    public async Task The_pin_is_asserted_while_completions_wait_and_are_not_masked()
-    {
-        await using NvmeRig rig = await NvmeRig.StartAsync(shadow: false);
-        using EventFd pin = new();
-        await rig.Client.BindAsync(InterruptKind.Intx, 0, [pin], Cancellation);
-        NvmeDriverQueue queue = await rig.CreateQueueAsync();
-        await rig.DisableVectorsAsync();
-        Assert.True(queue.TryRead(1, 1, 0, 8, rig.Allocate()));
-        queue.Submit();
-        Assert.NotEqual(0UL, pin.Wait(20_000));
-        Assert.True(await IsAssertedAsync(rig));
-        await rig.Driver.WriteRegisterAsync(NvmeRegister.InterruptMaskSet, 1, Cancellation);
-        Assert.False(await IsAssertedAsync(rig));
-        await rig.Driver.WriteRegisterAsync(NvmeRegister.InterruptMaskClear, 1, Cancellation);
-        Assert.True(await IsAssertedAsync(rig));
-        await NvmeRig.CollectAsync(queue, 1);
-        for (int look = 0; await IsAssertedAsync(rig); look++)
-        {
-            Assert.True(look < 10_000);
-            await Task.Delay(1, Cancellation);
-        }
-    }
-
-    [Fact]
     public async Task One_interrupt_comes_for_many_commands()
     {
         await using NvmeRig rig = await NvmeRig.StartAsync();
@@ -277,12 +252,5 @@ public sealed class LifeTests
                 await rig.Client.ResetAsync(Cancellation);
                 break;
         }
-    }
-
-    private static async Task<bool> IsAssertedAsync(NvmeRig rig)
-    {
-        byte[] status = new byte[2];
-        await rig.Client.ReadAsync(Outboard.Pci.Driver.PciHandle.Config, 6, status, Cancellation);
-        return (status[0] & 8) != 0;
     }
 }

@@ -118,6 +118,23 @@ public sealed class VirtioPciTests : ServerTest
         Assert.Equal(0, await client.ReadRegionAsync<ushort>(7, 6) & 8);
     }
 
+    /// <summary>News that comes while the register is read: it is in the answer, or it asserts the pin.</summary>
+    [Fact]
+    public async Task The_pin_tells_of_all_news_that_no_read_took()
+    {
+        using WireClient client = await ConnectNegotiatedAsync();
+        using DriverMemory memory = new(1 << 16);
+        await StartAsync(client, memory, WireDriver.Split, usesMsix: false);
+        for (uint round = 0; round < 500; round++)
+        {
+            Task change = Task.Run(() => _device.Change(round), TestContext.Current.CancellationToken);
+            await client.ReadRegionAsync(0, 0x1000, 1);
+            await change;
+            bool isAsserted = (await client.ReadRegionAsync<ushort>(7, 6) & 8) != 0;
+            Assert.Equal(isAsserted, (await client.ReadRegionAsync(0, 0x1000, 1))[0] != 0);
+        }
+    }
+
     [Fact]
     public async Task The_configuration_is_read_written_and_announced()
     {
