@@ -32,13 +32,20 @@ internal sealed class JournalKillRun(KillShape shape, int seed) : IDisposable
     private int _atRandom;
     private int _store;
 
-    /// <summary>Kills devices on every kind of ring, split and packed, with and without an in-flight region.</summary>
+    /// <summary>
+    /// Kills devices on every kind of ring, split and packed, with and without an in-flight region; also such that keep
+    /// several requests open and let them take effect in any order.
+    /// </summary>
     public static bool RunAll(int kills, int seed)
     {
         KillShape[] shapes =
         [
             new(false, true, false, RingSize), new(true, true, false, RingSize), new(false, false, false, RingSize),
             new(false, true, true, RingSize), new(true, true, true, RingSize), new(false, false, true, RingSize),
+            new(false, true, false, RingSize, IsDeferred: true), new(true, true, false, RingSize, IsDeferred: true),
+            new(false, true, true, RingSize, IsDeferred: true), new(true, true, true, RingSize, IsDeferred: true),
+            new(false, true, true, RingSize, IsInOrder: true, IsDeferred: true),
+            new(false, false, true, RingSize, IsDeferred: true),
         ];
         bool isGood = true;
         int share = (kills + shapes.Length - 1) / shapes.Length;
@@ -78,7 +85,8 @@ internal sealed class JournalKillRun(KillShape shape, int seed) : IDisposable
         }
 
         string what = $"{(shape.IsRegister ? "register" : "counter")}, {(shape.IsPacked ? "packed" : "split")} ring, "
-            + (shape.IsTracked ? "in-flight region" : "no region");
+            + (shape.IsTracked ? "in-flight region" : "no region") + (shape.IsInOrder ? ", in order" : "")
+            + (shape.IsDeferred ? ", requests kept open" : "");
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{what}: {_atStores} kills at {_stores.Count} different stores, {_atRandom} at random moments, "

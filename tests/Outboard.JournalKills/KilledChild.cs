@@ -18,14 +18,16 @@ internal static class KilledChild
     /// <summary>The shape as an argument.</summary>
     public static string Text(KillShape shape) => string.Create(
         CultureInfo.InvariantCulture,
-        $"{(shape.IsPacked ? 1 : 0)},{(shape.IsTracked ? 1 : 0)},{(shape.IsRegister ? 1 : 0)},{shape.Size}");
+        $"{(shape.IsPacked ? 1 : 0)},{(shape.IsTracked ? 1 : 0)},{(shape.IsRegister ? 1 : 0)},{shape.Size},"
+        + $"{(shape.IsInOrder ? 1 : 0)},{(shape.IsDeferred ? 1 : 0)}");
 
     /// <summary>Serves.</summary>
     public static int Run(string[] arguments)
     {
         string[] parts = arguments[4].Split(',');
         KillShape shape = new(
-            parts[0] == "1", parts[1] == "1", parts[2] == "1", int.Parse(parts[3], CultureInfo.InvariantCulture));
+            parts[0] == "1", parts[1] == "1", parts[2] == "1", int.Parse(parts[3], CultureInfo.InvariantCulture),
+            parts[4] == "1", parts[5] == "1");
         ulong[] numbers = [.. arguments[5..].Select(text => ulong.Parse(text, CultureInfo.InvariantCulture))];
         using OwnedFile file = OwnedFile.Open(arguments[0]);
         using MemoryMapping mapping = file.Map();

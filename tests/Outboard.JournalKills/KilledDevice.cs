@@ -13,13 +13,16 @@ internal sealed class KilledDevice : IDisposable
 {
     private readonly DeviceJournal _journal;
     private readonly Virtqueue _queue;
-    private readonly JournaledQueue _handler;
+    private readonly NumberQueue _handler;
+    private readonly bool _isDeferred;
 
     /// <param name="shape">The ring.</param>
     /// <param name="state">The state file; belongs to this object.</param>
     /// <param name="setup">Where the ring lies.</param>
-    public KilledDevice(KillShape shape, OwnedFile state, VringSetup setup)
+    /// <param name="random">In which order requests that are kept open take effect.</param>
+    public KilledDevice(KillShape shape, OwnedFile state, VringSetup setup, Random? random = null)
     {
+        _isDeferred = shape.IsDeferred;
         _journal = DeviceJournal.Open(state, shape.IsRegister ? RegisterDevice.Layout : CounterDevice.Layout);
         try
         {
@@ -32,9 +35,8 @@ internal sealed class KilledDevice : IDisposable
         }
 
         JournalLane lane = _journal.Lane(0);
-        _handler = shape.IsRegister
-            ? new RegisterDevice.RegisterQueue(_queue, lane)
-            : new CounterDevice.CounterQueue(_queue, lane);
+        NumberEffect effect = shape.IsRegister ? RegisterDevice.Swap : CounterDevice.Add;
+        _handler = new NumberQueue(_queue, lane, effect, shape.IsDeferred ? random ?? new Random() : null);
     }
 
     /// <summary>The state word: the counter, or the register.</summary>
@@ -48,7 +50,7 @@ internal sealed class KilledDevice : IDisposable
     /// <summary>Handles up to so many requests, and publishes them.</summary>
     public int Serve(int limit)
     {
-        int served = _handler.Drain(limit);
+        int served = ServeSilently(limit);
         if (_queue.HasUnpublished)
         {
             _queue.Publish();
@@ -58,8 +60,19 @@ internal sealed class KilledDevice : IDisposable
         return served;
     }
 
-    /// <summary>Handles requests without publishing them.</summary>
-    public int ServeSilently(int limit) => _handler.Drain(limit);
+    /// <summary>Handles requests without publishing them, or takes them and finishes some of those that are open.
+    /// </summary>
+    public int ServeSilently(int limit)
+    {
+        int served = _handler.Drain(limit);
+        if (_isDeferred && _handler.Open > 0)
+        {
+            served++;
+            _handler.FinishSome();
+        }
+
+        return served;
+    }
 
     /// <summary>Ends the queue as a transport does, which a kill does not.</summary>
     public void Stop() => _handler.Dispose();

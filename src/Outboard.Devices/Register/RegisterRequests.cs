@@ -3,6 +3,8 @@
 //   register  request  0 expected u64 | 8 desired u64
 //   reply     0 value u64: the counter's new one; the register's old one | 8 status u8
 // A request of another length is malformed: nothing changes. Bytes behind the reply are left as they are.
+using System.Buffers.Binary;
+
 namespace Outboard.Devices.Register;
 
 /// <summary>What became of a request to a counter or a register.</summary>
@@ -32,4 +34,15 @@ public static class RegisterRequests
 
     /// <summary>Offset of the status in a reply.</summary>
     public const int StatusOffset = 8;
+
+    /// <summary>Bytes of the longest request.</summary>
+    internal const int LongestBytes = RegisterBytes;
+
+    /// <summary>Writes a reply.</summary>
+    internal static ReadOnlySpan<byte> MakeReply(RegisterStatus status, ulong value, Span<byte> reply)
+    {
+        BinaryPrimitives.WriteUInt64LittleEndian(reply, value);
+        reply[StatusOffset] = (byte)status;
+        return reply;
+    }
 }

@@ -1,6 +1,7 @@
 // A base address register and what lies behind it. Sizing needs no code: the register's low bits are not writable, so
 // all ones read back as the size.
 using System.Numerics;
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Pci.Spec;
 
@@ -85,6 +86,12 @@ public sealed class PciBar
 
     /// <summary>What clients map in place of <see cref="Memory"/>; null for that memory, or nothing.</summary>
     public BarFile? File { get; init; }
+
+    /// <summary>
+    /// What a function answers accesses from that maps memory into a BAR, and out of it, while it is in use: a driver
+    /// in the same process may use it directly. It may be smaller than the BAR. Null for a BAR of another kind.
+    /// </summary>
+    public AddressWindow? Window { get; init; }
 
     /// <summary>What clients may map; empty for nothing.</summary>
     public IReadOnlyList<BarArea> MappableAreas { get; init; } = [];

@@ -77,9 +77,18 @@ internal sealed record BackendIdentity(
 
     /// <summary>The configuration space's first bytes; none when it is not told, or none are wanted.</summary>
     internal static async Task<byte[]> ReadConfigAsync(
-        VhostUserFrontend frontend, int configSizeBytes, CancellationToken cancellation) =>
-        configSizeBytes > 0 && frontend.Has(ProtocolFeatures.Config)
+        VhostUserFrontend frontend, int configSizeBytes, CancellationToken cancellation)
+    {
+        if (configSizeBytes > 0 && frontend.Has(ProtocolFeatures.LifeCycle))
+        {
+            IdentityPayload identity = await frontend.GetIdentityAsync(cancellation).ConfigureAwait(false);
+            int size = (int)Math.Min(identity.ConfigBytes, (uint)configSizeBytes);
+            return await frontend.ReadWholeConfigAsync(size, cancellation).ConfigureAwait(false);
+        }
+
+        return configSizeBytes > 0 && frontend.Has(ProtocolFeatures.Config)
             ? await frontend.GetConfigAsync(0, configSizeBytes, cancellation).ConfigureAwait(false) : [];
+    }
 
     /// <summary>The same without the bytes that the driver writes: they are told again, whatever they are.</summary>
     internal BackendIdentity Without(IReadOnlyList<(uint Offset, byte[] Bytes)> writes)

@@ -11,6 +11,43 @@ public sealed partial class ReconnectingFrontend
 {
     private const VirtioStatus UpToFeatures = VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk;
 
+    /// <summary>For a user that starts queues by itself: what each successor is given beside what it is told.</summary>
+    internal void Keep(DriverMemory memory, FrontendQueue queue)
+    {
+        _memories.Add(memory);
+        _queues.Add(queue);
+    }
+
+    /// <summary>The device was reset: no memory, no queues. They stay their maker's.</summary>
+    internal void ForgetQueues()
+    {
+        _memories.Clear();
+        _queues.Clear();
+    }
+
+    /// <summary>
+    /// The driver agreed upon features anew: successors are asked for these, and given a record of requests in flight
+    /// that is new as well. No ring has been started since.
+    /// </summary>
+    internal async Task AgreeAsync(int queues, int size, CancellationToken cancellation)
+    {
+        _identity = _identity with { Features = Current.Features };
+        _options = _options with { Features = Current.Features };
+        if (Current.Has(ProtocolFeatures.InflightShmFd))
+        {
+            _inflight?.Dispose();
+            _inflight = await Current.GetInflightFdAsync(queues, size, cancellation).ConfigureAwait(false);
+            await Current.SetInflightFdAsync(_inflight, cancellation).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Has each successor's configuration space compared, all of it.</summary>
+    internal void CompareConfig(byte[] config)
+    {
+        _reconnect = _reconnect with { ConfigSizeBytes = config.Length };
+        _identity = _identity with { Config = config };
+    }
+
     private void Follow(VhostUserFrontend frontend)
     {
         frontend.ConfigChanged += () => _ = FollowConfigAsync(frontend);

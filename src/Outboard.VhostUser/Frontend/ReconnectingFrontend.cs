@@ -44,8 +44,8 @@ namespace Outboard.VhostUser.Frontend;
 public sealed partial class ReconnectingFrontend : IAsyncDisposable
 {
     private readonly ChannelSource _source;
-    private readonly VhostUserFrontendOptions _options;
-    private readonly ReconnectOptions _reconnect;
+    private VhostUserFrontendOptions _options;
+    private ReconnectOptions _reconnect;
     private BackendIdentity _identity;
     private volatile bool _isConfigUnknown;
     private readonly List<DriverMemory> _memories = [];

@@ -25,6 +25,11 @@
 //   the first chain is taken (Settle).
 // A crash in the successor's recovery: each of its steps may be repeated.
 //
+// Requests that are kept open (JournaledQueue.Defer) are between Take and Handle for as long as they are: nothing of
+// them is here. The steps from Handle on are one after another on the queue's thread, whatever the order in which the
+// requests were taken, so the numbers of the entries are the order in which requests took effect, and there is still at
+// most one entry that is committed and not applied. With several of them open the region is needed: see below.
+//
 // What makes an entry belong to a chain: its slot, unique among the chains that the ring holds. With an in-flight
 // region that is all, since an entry is retired (A6) before its slot can be taken again, and since the region tells
 // which slots are held. Without one, requests are returned in the order of the ring, so those that the ring still holds

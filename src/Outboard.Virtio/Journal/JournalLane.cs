@@ -199,16 +199,24 @@ public sealed class JournalLane
         return _reply.AsSpan(0, _replyLength);
     }
 
-    /// <summary>All that was answered is published: step A6.</summary>
+    /// <summary>All that was returned is published: step A6. What waits for its turn is neither.</summary>
     /// <exception cref="JournalException">Another process truncated the file.</exception>
-    internal void Retire()
+    internal void Retire(Virtqueue queue)
     {
+        int kept = 0;
         for (int i = 0; i < _unretiredCount; i++)
         {
-            Free(_unretired[i]);
+            if (queue.Keeps(_unretired[i]))
+            {
+                _unretired[kept++] = _unretired[i];
+            }
+            else
+            {
+                Free(_unretired[i]);
+            }
         }
 
-        _unretiredCount = 0;
+        _unretiredCount = kept;
         if (_journal.IsTruncated)
         {
             throw new JournalException($"{_journal.Name} was truncated by another process: its state is lost");

@@ -1,6 +1,16 @@
-// The loop of a queue whose requests take effect exactly once: each is handled in the order of the ring, at once, and
-// committed to the queue's lane before it is answered. See DeviceJournal for the order of the stores.
-// Not here: requests that are completed later, or out of order.
+// The loop of a queue whose requests take effect exactly once: each is committed to the queue's lane before it is
+// answered. See DeviceJournal for the order of the stores.
+//
+// A request is handled at once, in the order of the ring; or it is kept open (Defer) and takes effect later (Finish),
+// many of them at a time and in any order. What an open request is, is written nowhere but in the ring: it has had no
+// effect, and after a kill it is taken again. Its effect is one step, on the queue's thread, at its end: it reads the
+// state as it is then, so that requests take effect in the order in which they are finished.
+//
+// A ring without an in-flight region says which requests it still holds by their order alone: there one is open at a
+// time. With IN_ORDER a finished request may wait for an older one; its entry stays until it is returned.
+//
+// Not here: a note of what an open request has begun outside. A device whose requests do something there that is not
+// the same when it is done again keeps to the order of the ring, as ConsoleTransmitQueue does.
 using Outboard.Virtio.Queue;
 
 namespace Outboard.Virtio.Journal;
@@ -9,7 +19,9 @@ namespace Outboard.Virtio.Journal;
 public abstract class JournaledQueue : QueueHandler
 {
     private readonly Virtqueue _queue;
+    private OpenRequest[] _open = [];
     private bool _isSettled;
+    private bool _isDeferred;
     private bool _waits;
 
     /// <param name="queue">The queue, no larger than the journal's entries.</param>
@@ -25,8 +37,13 @@ public abstract class JournaledQueue : QueueHandler
     /// <summary>The queue's state.</summary>
     protected JournalLane Lane { get; }
 
+    /// <summary>Requests that are open.</summary>
+    protected int OpenCount { get; private set; }
+
     /// <inheritdoc/>
-    public override bool WantsChains => !_waits;
+    public override bool WantsChains => !_waits && HasRoom;
+
+    private bool HasRoom => OpenCount == 0 || _queue.IsTracked;
 
     /// <inheritdoc/>
     public sealed override int Drain(int limit)
@@ -39,7 +56,7 @@ public abstract class JournaledQueue : QueueHandler
 
         RetirePublished();
         int taken = 0;
-        while (taken < limit && !_waits && TryHandleNext())
+        while (taken < limit && WantsChains && TryHandleNext())
         {
             taken++;
         }
@@ -52,7 +69,7 @@ public abstract class JournaledQueue : QueueHandler
     {
         if (_isSettled && !_queue.HasUnpublished)
         {
-            Lane.Retire();
+            Lane.Retire(_queue);
         }
 
         base.Dispose();
@@ -60,8 +77,9 @@ public abstract class JournaledQueue : QueueHandler
     }
 
     /// <summary>
-    /// Handles a request: reads it, changes state and sets a reply by <see cref="Lane"/>. Whatever else it does must
-    /// come to the same when it is done again: it is, if this process is killed before the commit.
+    /// Handles a request: reads it, changes state and sets a reply by <see cref="Lane"/>; or keeps it open, by
+    /// <see cref="Defer"/> and nothing else. Whatever else it does must come to the same when it is done again: it is,
+    /// if this process is killed before the commit.
     /// </summary>
     /// <returns>
     /// False when it cannot be done now, and has changed nothing: the chain stays in the ring until
@@ -73,6 +91,49 @@ public abstract class JournaledQueue : QueueHandler
     protected virtual void OnCommitted(scoped in DescriptorChain chain)
     {
     }
+
+    /// <summary>
+    /// Keeps the request that is being handled open: it takes effect when <see cref="Finish"/> is called for its slot.
+    /// A queue that is stopping, or whose memory is changing, waits for that (<see cref="QueueHandler.Quiesce"/>).
+    /// </summary>
+    /// <returns>The request's slot, which stands for it until it is finished.</returns>
+    protected int Defer(scoped in DescriptorChain chain)
+    {
+        if (_open.Length == 0)
+        {
+            _open = new OpenRequest[_queue.Size];
+        }
+
+        _isDeferred = true;
+        OpenCount++;
+        _open[chain.Slot] = new OpenRequest(chain.Detach(), IsOpen: true);
+        return chain.Slot;
+    }
+
+    /// <summary>An open request takes effect, and is answered. On the queue's thread.</summary>
+    /// <param name="slot">What <see cref="Defer"/> gave.</param>
+    /// <exception cref="InvariantException">No request is open there.</exception>
+    protected void Finish(int slot)
+    {
+        if ((uint)slot >= (uint)_open.Length || !_open[slot].IsOpen)
+        {
+            throw new InvariantException($"queue {_queue.Index}: no request is open in slot {slot}");
+        }
+
+        OpenRequest open = _open[slot];
+        _open[slot] = default;
+        OpenCount--;
+        Lane.Begin();
+        TakeEffect(open.Request);
+        ReadOnlySpan<byte> reply = Lane.Commit(slot, open.Position);
+        open.Request.Complete((uint)open.Request.Writable.CopyFrom(0, reply));
+    }
+
+    /// <summary>
+    /// An open request is being finished: as <see cref="TryHandle"/>, which the device does not refuse any more.
+    /// </summary>
+    protected virtual void TakeEffect(PendingRequest request) =>
+        throw new InvariantException("a device that keeps requests open says how they take effect");
 
     private bool TrySettle()
     {
@@ -113,6 +174,14 @@ public abstract class JournaledQueue : QueueHandler
             return false;
         }
 
+        if (_isDeferred)
+        {
+            _isDeferred = false;
+            Lane.Abandon();
+            _open[chain.Slot] = _open[chain.Slot] with { Position = position };
+            return true;
+        }
+
         reply = Lane.Commit(chain.Slot, position);
         OnCommitted(in chain);
         chain.Complete((uint)chain.Writable.CopyFrom(0, reply));
@@ -129,6 +198,11 @@ public abstract class JournaledQueue : QueueHandler
             _queue.Publish();
         }
 
-        Lane.Retire();
+        Lane.Retire(_queue);
+    }
+
+    private readonly record struct OpenRequest(PendingRequest Request, bool IsOpen)
+    {
+        internal ushort Position { get; init; }
     }
 }

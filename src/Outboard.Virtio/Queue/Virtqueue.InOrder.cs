@@ -30,6 +30,9 @@ public abstract partial class Virtqueue
 
     private protected bool IsInOrder => _order is not null;
 
+    /// <summary>Whether a chain in this slot was taken and is not returned.</summary>
+    internal bool Keeps(int slot) => IsHeld(slot);
+
     /// <summary>
     /// Writes a used entry, not yet visible, or writes over the one before it in the same batch, which then stands for
     /// both.

@@ -2,15 +2,14 @@
 // by the same way in and out of virtual machines. It does what a transport does: features, queues, configuration, and
 // shared memory regions as ranges of addresses.
 using Microsoft.Extensions.Logging;
-using Outboard.Linux;
 using Outboard.Linux.Events;
-using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.Virtio.Spec;
 using Outboard.VhostUser.Frontend;
+using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.Protocol;
 
 namespace Outboard.VirtioVhostUser.Channel;
@@ -42,14 +41,14 @@ public sealed class InProcessAccess : DriverAccess
     private readonly EventFd _interrupt = new();
     private readonly List<FrontendQueue> _queues = [];
     private readonly List<RunningQueue> _running = [];
-    private readonly WindowHost _windows;
+    private readonly RegionAddresses _windows;
     private int _hasChanged = 1;
 
     private InProcessAccess(VirtioDevice device, InProcessOptions options)
     {
         _device = device;
         _options = options;
-        _windows = new WindowHost(device);
+        _windows = new RegionAddresses(device);
         Features = device.DeviceFeatures & options.Features;
         Rings = (int)device.Config.Get(VirtioVhostUserSpec.MaxVhostQueues);
     }
@@ -101,7 +100,8 @@ public sealed class InProcessAccess : DriverAccess
         _queues[VirtioVhostUserSpec.FirstAuxiliaryQueue + notification].Kick.Signal();
 
     /// <inheritdoc/>
-    public override SharedMemory? OpenWindow(byte region) => _windows.Open(region);
+    public override SharedMemory? OpenWindow(byte region) =>
+        _windows[region] is { } window ? new AddressWindowView(window) : null;
 
     /// <inheritdoc/>
     public override Task<bool> HasChangedAsync(CancellationToken cancellation) =>
@@ -204,97 +204,5 @@ public sealed class InProcessAccess : DriverAccess
     {
         Volatile.Write(ref _hasChanged, 1);
         _interrupt.Signal();
-    }
-
-    /// <summary>The regions of the device as ranges of addresses.</summary>
-    private sealed class WindowHost : SharedRegionHost, IDisposable
-    {
-        private readonly Lock _lock = new();
-        private readonly Dictionary<byte, AddressWindow> _windows;
-        private readonly SharedRegionMap _map;
-
-        internal WindowHost(VirtioDevice device)
-        {
-            _windows = device.SharedRegions.ToDictionary(
-                region => region.Id, region => new AddressWindow(region.SizeBytes));
-            _map = new SharedRegionMap(device.SharedRegions);
-        }
-
-        public override Task<bool> MapAsync(
-            SharedRegionPart part, SharedMemory memory, ulong memoryOffset, bool writable)
-        {
-            lock (_lock)
-            {
-                if (memory is not FileSharedMemory file || _map.TryAdd(part) is not null)
-                {
-                    return Task.FromResult(false);
-                }
-
-                try
-                {
-                    _windows[part.Region].Place(part.Offset, file.Descriptor, memoryOffset, part.Length, writable);
-                    return Task.FromResult(true);
-                }
-                catch (IOException)
-                {
-                    _map.TryRemove(part);
-                    return Task.FromResult(false);
-                }
-            }
-        }
-
-        public override Task<bool> UnmapAsync(SharedRegionPart part)
-        {
-            lock (_lock)
-            {
-                bool isMapped = _map.TryRemove(part);
-                if (isMapped)
-                {
-                    _windows[part.Region].Clear(part.Offset, part.Length);
-                }
-
-                return Task.FromResult(isMapped);
-            }
-        }
-
-        public override Task<bool> OfferDoorbellAsync(int queue, SharedMemory? page, ulong offset) =>
-            Task.FromResult(false);
-
-        public void Dispose()
-        {
-            foreach (AddressWindow window in _windows.Values)
-            {
-                window.Dispose();
-            }
-        }
-
-        internal void ClearAll()
-        {
-            lock (_lock)
-            {
-                _map.Clear();
-                foreach (AddressWindow window in _windows.Values)
-                {
-                    window.Clear(0, window.SizeBytes);
-                }
-            }
-        }
-
-        internal SharedMemory? Open(byte region) =>
-            _windows.TryGetValue(region, out AddressWindow? window) ? new WindowView(window) : null;
-    }
-
-    private sealed class WindowView(AddressWindow window) : SharedMemory
-    {
-        public override ulong SizeBytes => window.SizeBytes;
-
-        public override FileIdentity Identity => default;
-
-        public override MemoryMapping Map(ulong offset, ulong length, bool writable = true) =>
-            window.View(offset, length);
-
-        public override void Dispose()
-        {
-        }
     }
 }

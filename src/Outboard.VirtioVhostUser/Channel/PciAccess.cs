@@ -9,6 +9,7 @@ using Outboard.Pci.Driver;
 using Outboard.Virtio.Pci.Driver;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Protocol;
+using Outboard.VirtioVhostUser.VhostPci;
 
 namespace Outboard.VirtioVhostUser.Channel;
 
@@ -52,12 +53,15 @@ public sealed class PciAccess : DriverAccess
     /// <summary>Whether each queue has a vector of its own.</summary>
     private bool HasVectors => _driver.VectorCount > _queues.Count;
 
-    /// <summary>Takes hold of a device that the kernel hands to this process.</summary>
+    /// <summary>
+    /// Takes hold of a device that the kernel hands to this process: a virtio-vhost-user device, or a vhost-pci
+    /// adapter, which its PCI ids tell.
+    /// </summary>
     /// <param name="address">Its PCI address: 0000:00:03.0.</param>
     /// <param name="cancellation">Gives up.</param>
     /// <exception cref="IOException">It cannot be had, or has no memory to work with.</exception>
-    /// <exception cref="InvalidDataException">It is no virtio-vhost-user device.</exception>
-    public static async Task<PciAccess> OpenAsync(string address, CancellationToken cancellation = default)
+    /// <exception cref="InvalidDataException">It is neither.</exception>
+    public static async Task<DriverAccess> OpenAsync(string address, CancellationToken cancellation = default)
     {
         Stack<IDisposable> owned = new();
         try
@@ -67,7 +71,12 @@ public sealed class PciAccess : DriverAccess
             DriverMemory memory = DriverMemory.CreatePhysical();
             owned.Push(memory);
             handle.MapPhysical(memory.BusAddress, memory.Segment);
-            return await StartAsync(handle, memory, owned, $"PCI device {address}", cancellation).ConfigureAwait(false);
+            string description = $"PCI device {address}";
+            return await VhostPciAccess.IsAdapterAsync(handle, cancellation).ConfigureAwait(false)
+                ? await VhostPciAccess.StartAsync(
+                    handle, memory, owned: owned, description: description, cancellation: cancellation)
+                    .ConfigureAwait(false)
+                : await StartAsync(handle, memory, owned, description, cancellation).ConfigureAwait(false);
         }
         catch
         {

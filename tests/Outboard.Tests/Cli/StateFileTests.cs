@@ -34,15 +34,18 @@ public sealed class StateFileTests : IDisposable
     }
 
     [Theory]
-    [InlineData("counter", false, true)]
-    [InlineData("register", true, true)]
-    [InlineData("register", false, false)]
+    [InlineData("counter", false, true, false)]
+    [InlineData("register", true, true, false)]
+    [InlineData("register", false, false, false)]
+    [InlineData("counter", false, true, true)]
+    [InlineData("register", true, true, true)]
     public async Task Each_request_takes_effect_once_however_often_the_program_is_killed(
-        string device, bool packed, bool tracked)
+        string device, bool packed, bool tracked, bool deferred)
     {
         Random random = new(5);
-        KillShape shape = new(packed, tracked, device == "register", RingSize);
-        OutboardProcess process = Start(device);
+        KillShape shape = new(packed, tracked, device == "register", RingSize, IsDeferred: deferred);
+        string[] options = deferred ? ["--completion-delay=2"] : [];
+        OutboardProcess process = Start(device, options);
         using ChannelSource source = ChannelSource.Connect(
             Socket, new BackOff(TimeSpan.FromMilliseconds(1), TimeSpan.FromMilliseconds(20)));
         await using ReconnectingFrontend frontend = await ReconnectingFrontend.ConnectAsync(
@@ -61,7 +64,7 @@ public sealed class StateFileTests : IDisposable
             await process.DisposeAsync();
             await lost.WaitAsync(OutboardProcess.Limit, Token);
             _ = driver.Collect();
-            process = Start(device);
+            process = Start(device, options);
             await frontend.ReconnectAsync(Token);
         }
 
@@ -157,8 +160,8 @@ public sealed class StateFileTests : IDisposable
         Assert.Equal(2u, journal.Owners);
     }
 
-    private OutboardProcess Start(string device) =>
-        OutboardProcess.Start(device, $"--socket-path={Socket}", $"--state-file={State}");
+    private OutboardProcess Start(string device, params string[] options) =>
+        OutboardProcess.Start([device, $"--socket-path={Socket}", $"--state-file={State}", .. options]);
 
     private static void Load(ModelDriver driver, FrontendQueue queue, long until)
     {

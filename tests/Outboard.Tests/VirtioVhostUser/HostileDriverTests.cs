@@ -6,7 +6,7 @@ using Xunit;
 
 namespace Outboard.Tests.VirtioVhostUser;
 
-public sealed class HostileDriverTests : DeviceTest
+public class HostileDriverTests : DeviceTest
 {
     private static readonly byte[] s_none = [];
 
@@ -144,7 +144,7 @@ public sealed class HostileDriverTests : DeviceTest
 
     private async Task ExpectWorksAfterResetAsync()
     {
-        await Rig.Access.ResetAsync();
+        await Rig.ResetDriverAsync();
         Driver.Post();
         using WirePeer peer = await ConnectAsync();
         await peer.SendAsync(FrontendRequest.GetFeatures, WirePeer.NoReply, s_none);

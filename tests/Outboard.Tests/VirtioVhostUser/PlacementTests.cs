@@ -133,14 +133,14 @@ public abstract class PlacementTests : DeviceTest
 }
 
 /// <summary>Offsets in the region, as this library's driver takes them.</summary>
-public sealed class ExplicitPlacementTests : PlacementTests
+public class ExplicitPlacementTests : PlacementTests
 {
     private protected override IEnumerable<Func<MemoryRegionPayload[], ulong[]>> Dialects =>
         [table => [.. table.Select(region => region.MmapOffset)]];
 }
 
 /// <summary>The two dialects of the drafts: both find the regions one behind the other.</summary>
-public sealed class PlainPlacementTests : PlacementTests
+public class PlainPlacementTests : PlacementTests
 {
     private protected override ulong DriverFeatures => ApplianceRig.PlainFeatures;
 

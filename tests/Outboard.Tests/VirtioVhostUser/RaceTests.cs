@@ -11,7 +11,7 @@ using Xunit;
 
 namespace Outboard.Tests.VirtioVhostUser;
 
-public sealed class RaceTests : DeviceTest
+public class RaceTests : DeviceTest
 {
     private static readonly byte[] s_none = [];
 
@@ -176,7 +176,7 @@ public sealed class RaceTests : DeviceTest
         await first.SendAsync(
             FrontendRequest.AddMemReg, WirePeer.NeedReply, WirePeer.Bytes(RawRing.Describe(memory)),
             memory.File.Descriptor);
-        await Rig.Access.ResetAsync();
+        await Rig.ResetDriverAsync();
         await first.ExpectClosedAsync();
         Assert.Equal(0U, await Driver.StatusAsync());
         using Outboard.Memory.SharedMemory window = Rig.Access.OpenWindow(VirtioVhostUserSpec.MemoryWindow)!;

@@ -18,13 +18,15 @@ public sealed class RandomTrafficTests
     private const int Page = 4096;
 
     [Theory]
-    [InlineData(1)]
-    [InlineData(2)]
-    [InlineData(3)]
-    public async Task A_front_end_that_sends_anything(int seed)
+    [InlineData(1, false)]
+    [InlineData(2, false)]
+    [InlineData(3, false)]
+    [InlineData(1, true)]
+    [InlineData(2, true)]
+    public async Task A_front_end_that_sends_anything(int seed, bool isVhostPci)
     {
         OpenThings before = OpenThings.Count();
-        await using (ApplianceRig rig = await ApplianceRig.StartAsync())
+        await using (ApplianceRig rig = await ApplianceRig.StartAsync(isVhostPci: isVhostPci))
         {
             rig.StartBackend(new FakeDevice());
             Random random = new(seed);
@@ -51,13 +53,15 @@ public sealed class RandomTrafficTests
     }
 
     [Theory]
-    [InlineData(4)]
-    [InlineData(5)]
-    [InlineData(6)]
-    public async Task A_driver_that_sends_anything(int seed)
+    [InlineData(4, false)]
+    [InlineData(5, false)]
+    [InlineData(6, false)]
+    [InlineData(4, true)]
+    [InlineData(5, true)]
+    public async Task A_driver_that_sends_anything(int seed, bool isVhostPci)
     {
         OpenThings before = OpenThings.Count();
-        await using (ApplianceRig rig = await ApplianceRig.StartAsync())
+        await using (ApplianceRig rig = await ApplianceRig.StartAsync(isVhostPci: isVhostPci))
         {
             Random random = new(seed);
             RawDriver driver = new(rig.Access);
@@ -154,7 +158,7 @@ public sealed class RandomTrafficTests
                 await driver.WriteStatusAsync(0);
                 break;
             case 2 when random.Next(4) == 0:
-                await rig.Access.ResetAsync();
+                await rig.ResetDriverAsync();
                 break;
             case 3:
                 rig.Access.Ring(random.Next(VirtioVhostUserSpec.LogOf(rig.Device.Rings) + 1));

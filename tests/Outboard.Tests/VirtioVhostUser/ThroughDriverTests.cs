@@ -17,15 +17,18 @@ namespace Outboard.Tests.VirtioVhostUser;
 public sealed class ThroughDriverTests
 {
     [Theory]
-    [InlineData(ulong.MaxValue, false, false)]
-    [InlineData(ulong.MaxValue, true, true)]
-    [InlineData(ApplianceRig.PlainFeatures, false, true)]
-    [InlineData(ApplianceRig.PlainFeatures, true, false)]
-    public async Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked)
+    [InlineData(ulong.MaxValue, false, false, false)]
+    [InlineData(ulong.MaxValue, true, true, false)]
+    [InlineData(ApplianceRig.PlainFeatures, false, true, false)]
+    [InlineData(ApplianceRig.PlainFeatures, true, false, false)]
+    [InlineData(ulong.MaxValue, false, false, true)]
+    [InlineData(ulong.MaxValue, false, true, true)]
+    [InlineData(ApplianceRig.PlainFeatures, false, true, true)]
+    public async Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked, bool isVhostPci)
     {
         OpenThings before = OpenThings.Count();
         await using (ApplianceRig rig = await ApplianceRig.StartAsync(
-            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }))
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }, isVhostPci: isVhostPci))
         {
             using MemoryDisk disk = new(8 << 20);
             rig.StartBackend(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
@@ -62,10 +65,12 @@ public sealed class ThroughDriverTests
         await before.AssertNothingLeftAsync();
     }
 
-    [Fact]
-    public async Task A_change_of_the_configuration_is_told()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_change_of_the_configuration_is_told(bool isVhostPci)
     {
-        await using ApplianceRig rig = await ApplianceRig.StartAsync();
+        await using ApplianceRig rig = await ApplianceRig.StartAsync(isVhostPci: isVhostPci);
         FakeDevice device = new();
         rig.StartBackend(device);
         await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
@@ -77,10 +82,12 @@ public sealed class ThroughDriverTests
         Assert.Equal(0x1234UL, BinaryPrimitives.ReadUInt64LittleEndian(capacity));
     }
 
-    [Fact]
-    public async Task What_a_device_writes_is_logged()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task What_a_device_writes_is_logged(bool isVhostPci)
     {
-        await using ApplianceRig rig = await ApplianceRig.StartAsync();
+        await using ApplianceRig rig = await ApplianceRig.StartAsync(isVhostPci: isVhostPci);
         rig.StartBackend(new FakeDevice());
         await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
         using DriverMemory memory = new(1 << 20);

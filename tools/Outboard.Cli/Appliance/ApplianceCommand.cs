@@ -1,15 +1,18 @@
 // "outboard virtio-vhost-user": the device by which a back-end inside one virtual machine (the appliance) serves
 // another one (the tenant). To the tenant it is a vhost-user back-end; to the appliance it is a device, which
-// stock QEMU shows as a vhost-user device of its own.
+// stock QEMU shows as a vhost-user device of its own; or a vhost-pci adapter, which is a PCI function over vfio-user.
 using System.CommandLine;
 using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
+using Outboard.Linux.Sockets;
+using Outboard.VfioUser.Server;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Channel;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.Protocol;
+using Outboard.VirtioVhostUser.VhostPci;
 
 namespace Outboard.Cli.Appliance;
 
@@ -36,6 +39,11 @@ internal static class ApplianceCommand
         using EndSignals signals = new();
         using VirtioVhostUserDevice device = new(settings.Device(log));
         using ChannelSource frontends = settings.OpenFrontends();
+        if (settings.IsVhostPci)
+        {
+            return RunAdapter(settings, device, frontends, signals, log);
+        }
+
         using ServedSocket appliance = ServedSocket.Open(new ServingSettings { SocketPath = settings.AppliancePath });
         log.LogInformation("front-ends of the tenant on {Frontends}", frontends.Description);
         log.LogInformation("the appliance's machine on {Appliance}: {Arguments}",
@@ -54,6 +62,30 @@ internal static class ApplianceCommand
         ended.Cancel();
         serving.GetAwaiter().GetResult();
         return wasClean ? 0 : 1;
+    }
+
+    private static int RunAdapter(
+        ApplianceSettings settings, VirtioVhostUserDevice device, ChannelSource frontends, EndSignals signals,
+        StandardErrorLog log)
+    {
+        VhostPciFunction adapter = new(device);
+        try
+        {
+            using UnixListener listener = FunctionServer.Bind(settings.AdapterPath);
+            log.LogInformation("front-ends of the tenant on {Frontends}", frontends.Description);
+            log.LogInformation("a vhost-pci adapter for the appliance's machine on {Socket}", settings.AdapterPath);
+            using CancellationTokenSource ended = CancellationTokenSource.CreateLinkedTokenSource(signals.Requested);
+            Task serving = device.ServeAsync(frontends, ended.Token);
+            VfioUserServerOptions options = new() { Logger = log };
+            bool wasClean = FunctionServer.Serve(adapter, listener, options, signals.Requested);
+            ended.Cancel();
+            serving.GetAwaiter().GetResult();
+            return wasClean ? 0 : 1;
+        }
+        finally
+        {
+            adapter.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
     }
 
     /// <summary>What the appliance's QEMU is to be started with.</summary>

@@ -12,9 +12,25 @@ namespace Outboard.Cli.Appliance;
 
 /// <summary>The settings. Null means that nothing was said.</summary>
 internal sealed record ApplianceSettings(
-    string? FrontendPath, string? PeerPath, string? AppliancePath, int? Rings, long? WindowBytes, int? DeviceType,
-    string? DeviceName, int? GraceMs, LogLevel LogLevel)
+    string? Personality, string? FrontendPath, string? PeerPath, string? AppliancePath, string? AdapterPath, int? Rings,
+    long? WindowBytes, int? DeviceType, string? DeviceName, int? GraceMs, LogLevel LogLevel)
 {
+    /// <summary>Whether the device is a vhost-pci adapter.</summary>
+    /// <exception cref="CommandLineException">What was said does not suit it.</exception>
+    public bool IsVhostPci
+    {
+        get
+        {
+            bool isIt = Personality == ApplianceOptions.VhostPci;
+            return isIt && (AppliancePath is not null || DeviceType is not null)
+                ? throw new CommandLineException(
+                    "a vhost-pci adapter is no virtio device: give --vfio-user-socket=PATH, without "
+                    + "--appliance-socket and --device-type")
+                : isIt || AdapterPath is null ? isIt
+                : throw new CommandLineException("--vfio-user-socket: give --personality=vhost-pci, too");
+        }
+    }
+
     /// <summary>The device that was asked for.</summary>
     /// <exception cref="CommandLineException">It cannot be.</exception>
     public VirtioVhostUserOptions Device(ILogger log)
@@ -26,7 +42,7 @@ internal sealed record ApplianceSettings(
             Type = DeviceType is { } type ? (VirtioDeviceId)type : defaults.Type,
             Rings = Rings ?? defaults.Rings,
             WindowBytes = (ulong?)WindowBytes ?? defaults.WindowBytes,
-            Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? string.Empty),
+            Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? AdapterPath ?? string.Empty),
             MemoryGrace = GraceMs is { } grace ? TimeSpan.FromMilliseconds(grace) : null,
         };
         return ulong.IsPow2(options.WindowBytes) && options.WindowBytes >= VirtioVhostUserOptions.MinWindowBytes
@@ -39,7 +55,7 @@ internal sealed record ApplianceSettings(
     /// <exception cref="IOException">The path cannot be bound.</exception>
     public ChannelSource OpenFrontends()
     {
-        if (AppliancePath is null)
+        if (!IsVhostPci && AppliancePath is null)
         {
             throw new CommandLineException("no appliance: give --appliance-socket=PATH");
         }
@@ -57,8 +73,15 @@ internal sealed record ApplianceSettings(
 /// <summary>The options, and how they become <see cref="ApplianceSettings"/>.</summary>
 internal sealed class ApplianceOptions
 {
+    public const string VhostPci = "vhost-pci";
+
     private const int LongestGraceMs = 3_600_000;
     private const int LastDeviceType = 63;
+
+    private readonly ValueOption<string> _personality = ValueOption.Choice(
+        "--personality",
+        "What the appliance sees: the virtio device, or the PCI adapter that came before it. [default: "
+        + ApplianceCommand.Name + "]", ApplianceCommand.Name, VhostPci);
 
     private readonly ValueOption<string> _frontend = ValueOption.Text(
         "--vhost-user-socket", "PATH", "Listen for the tenant's front-end on a UNIX socket at PATH.");
@@ -69,6 +92,10 @@ internal sealed class ApplianceOptions
     private readonly ValueOption<string> _appliance = ValueOption.Text(
         "--appliance-socket", "PATH",
         "Listen for the appliance's QEMU (11.1 or newer) on a UNIX socket at PATH; the log shows its arguments.");
+
+    private readonly ValueOption<string> _adapter = ValueOption.Text(
+        ServedSocket.VfioUserOption, "PATH",
+        "With --personality=vhost-pci: listen for the appliance's machine, a vfio-user client, on a socket at PATH.");
 
     private readonly ValueOption<int?> _rings = ValueOption.Number(
         "--rings", "N", "Most queues of the tenant's device. [default: 8]", 1, VirtioVhostUserSpec.MaxRings);
@@ -91,7 +118,10 @@ internal sealed class ApplianceOptions
 
     public void AddTo(Command command)
     {
-        Option[] all = [_frontend, _peer, _appliance, _rings, _window, _type, _name, _grace, .. _log.All];
+        Option[] all =
+        [
+            _frontend, _peer, _appliance, _personality, _adapter, _rings, _window, _type, _name, _grace, .. _log.All,
+        ];
         foreach (Option option in all)
         {
             command.Add(option);
@@ -101,9 +131,11 @@ internal sealed class ApplianceOptions
     public ApplianceSettings Read(ParseResult result)
     {
         return new ApplianceSettings(
+            _personality.Read(result),
             _frontend.Read(result),
             _peer.Read(result),
             _appliance.Read(result),
+            _adapter.Read(result),
             _rings.Read(result),
             _window.Read(result),
             _type.Read(result),

@@ -33,7 +33,7 @@ internal enum RelayOutcome
 internal sealed class RelayQueue : IDisposable
 {
     /// <summary>Descriptors of the ring: as many requests as common drivers have in flight.</summary>
-    private const int MostDescriptors = 256;
+    internal const int MostDescriptors = 256;
 
     /// <summary>Bytes of a block: a common request takes two.</summary>
     private const int BlockBytes = 16 << 10;

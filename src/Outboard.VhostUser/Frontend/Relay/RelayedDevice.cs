@@ -12,8 +12,9 @@
 // The back-end's life cycle follows the driver's: features accepted here are agreed upon there (FEATURES_OK, or no
 // queue starts), a queue that starts here starts there, a reset here is a reset there. Once a queue has started there
 // it stays, also while it is stopped here.
+// A back-end that dies may come back: see RelayedDevice.Reconnect.
 // Not here: passing guest memory on without a copy (RemoteDevice does that, for PCI functions); legacy drivers; shared
-// memory regions, network announcements, crypto sessions; another back-end after this one (see Lost).
+// memory regions, network announcements, crypto sessions.
 using Outboard.Linux.Sockets;
 using Outboard.VhostUser.Channel;
 using Outboard.VhostUser.Protocol;
@@ -25,7 +26,7 @@ using Outboard.Virtio.State;
 namespace Outboard.VhostUser.Frontend.Relay;
 
 /// <summary>A device behind a vhost-user socket, to be served again.</summary>
-public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
+public sealed partial class RelayedDevice : VirtioDevice, IAsyncDisposable
 {
     private const VirtioStatus Agreed = VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk;
 
@@ -45,7 +46,9 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     private const string SizeRecord = "size";
     private const string StateRecord = "far ";
 
-    private readonly VhostUserFrontend _frontend;
+    private readonly VhostUserFrontend _first;
+    private readonly ReconnectingFrontend? _link;
+    private readonly ulong _offeredFeatures;
     private readonly RelayQueue?[] _relays;
     private readonly SemaphoreSlim _turn = new(1);
     private string? _refusal;
@@ -53,27 +56,44 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     private ulong _agreedFeatures;
     private bool _runs;
 
-    private RelayedDevice(VhostUserFrontend frontend, in IdentityPayload identity, int[] limits, byte[] config)
+    private RelayedDevice(
+        VhostUserFrontend frontend, ReconnectingFrontend? link, in IdentityPayload identity, int[] limits,
+        byte[] config)
         : base((VirtioDeviceId)identity.DeviceId, limits, new ConfigSpace(config.Length))
     {
-        _frontend = frontend;
+        _first = frontend;
+        _link = link;
+        _offeredFeatures = frontend.OfferedFeatures & ~VirtioFeatures.Reserved;
         Identity = identity;
         _relays = new RelayQueue?[limits.Length];
         Config.SetBytes(new ConfigField(0, config.Length), config);
-        frontend.ConfigChanged += () => _ = FollowConfigAsync();
+        if (link is null)
+        {
+            frontend.ConfigChanged += OnRemoteConfigChanged;
+        }
+        else
+        {
+            link.CompareConfig(config);
+            link.ConfigChanged += OnRemoteConfigChanged;
+        }
+
         Lost = WatchAsync();
     }
 
-    /// <summary>What the back-end says the device is.</summary>
+    /// <summary>What the first back-end said the device is.</summary>
     public IdentityPayload Identity { get; }
 
     /// <summary>
-    /// Completes when the back-end is gone. Requests that it has stay unanswered; queues can be stopped, not started.
+    /// Completes when the back-end is gone for good. Requests that it has stay unanswered; queues can be stopped, not
+    /// started.
     /// </summary>
     public Task Lost { get; }
 
     /// <inheritdoc/>
-    public override ulong DeviceFeatures => _frontend.OfferedFeatures & ~VirtioFeatures.Reserved;
+    public override ulong DeviceFeatures => _offeredFeatures;
+
+    /// <summary>The present back-end.</summary>
+    private VhostUserFrontend Frontend => _link?.Current ?? _first;
 
     /// <summary>Connects to a back-end that offers LIFE_CYCLE.</summary>
     /// <param name="socketPath">Its socket.</param>
@@ -98,7 +118,7 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
         try
         {
             await frontend.NegotiateAsync(cancellation).ConfigureAwait(false);
-            return await DescribeAsync(frontend, cancellation).ConfigureAwait(false);
+            return await DescribeAsync(frontend, null, cancellation).ConfigureAwait(false);
         }
         catch
         {
@@ -110,11 +130,19 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     /// <summary>Closes the connection. No queue runs.</summary>
     public async ValueTask DisposeAsync()
     {
-        await _frontend.DisposeAsync().ConfigureAwait(false);
+        await _ending.CancelAsync().ConfigureAwait(false);
+        await _first.DisposeAsync().ConfigureAwait(false);
+        await Frontend.DisposeAsync().ConfigureAwait(false);
         await Lost.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        Array.ForEach(_relays, relay => relay?.Dispose());
-        Array.Clear(_relays);
+        if (_link is not null)
+        {
+            _link.ForgetQueues();
+            await _link.DisposeAsync().ConfigureAwait(false);
+        }
+
+        DropRelays();
         _turn.Dispose();
+        _ending.Dispose();
     }
 
     /// <inheritdoc/>
@@ -126,18 +154,13 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
         ArgumentNullException.ThrowIfNull(setup);
         ArgumentOutOfRangeException.ThrowIfNegative(setup.Index);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(setup.Index, QueueCount);
-        await _turn.WaitAsync().ConfigureAwait(false);
         try
         {
-            await StartRelayAsync(setup.Index).ConfigureAwait(false);
+            await CallAsync(frontend => StartRelayAsync(frontend, setup.Index)).ConfigureAwait(false);
         }
         catch (Exception error) when (error is ProtocolException or IOException)
         {
             throw new VringSetupException("remote", $"the back-end: {error.Message}");
-        }
-        finally
-        {
-            _turn.Release();
         }
 
         return await base.StartQueue(setup, links, worker).ConfigureAwait(false);
@@ -155,10 +178,13 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
 
         try
         {
-            Await(isMigration
-                ? _frontend.SetConfigAsync(offset, bytes, isMigration)
-                : _frontend.WriteConfigAsync(offset, bytes));
-            Await(RefreshConfigAsync());
+            Await(CallAsync(async frontend =>
+            {
+                await (isMigration
+                    ? frontend.SetConfigAsync(offset, bytes, isMigration)
+                    : frontend.WriteConfigAsync(offset, bytes)).ConfigureAwait(false);
+                await RefreshConfigAsync(frontend).ConfigureAwait(false);
+            }));
             return true;
         }
         catch (Exception error) when (error is ProtocolException or IOException)
@@ -182,15 +208,14 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
         _runs = false;
         try
         {
-            Await(ResetRemoteAsync());
+            Await(CallAsync(ResetRemoteAsync));
         }
         catch (Exception error) when (error is ProtocolException or IOException)
         {
             // There is nothing left that could be reset.
         }
 
-        Array.ForEach(_relays, relay => relay?.Dispose());
-        Array.Clear(_relays);
+        DropRelays();
     }
 
     /// <inheritdoc/>
@@ -208,7 +233,7 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
 
         try
         {
-            Await(AgreeAsync(features));
+            Await(CallAsync(frontend => AgreeAsync(frontend, features)));
             _agreedFeatures = features;
             _refusal = null;
         }
@@ -223,7 +248,9 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
     {
         try
         {
-            byte[] state = Await(_frontend.SaveDeviceStateAsync());
+            byte[] state = [];
+            Await(CallAsync(
+                async frontend => state = await frontend.SaveDeviceStateAsync().ConfigureAwait(false)));
             writer.Write(SizeRecord, (ulong)state.Length);
             writer.Write(StateRecord, state);
         }
@@ -243,8 +270,11 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
         {
             try
             {
-                Await(_frontend.LoadDeviceStateAsync(state));
-                Await(RefreshConfigAsync());
+                Await(CallAsync(async frontend =>
+                {
+                    await frontend.LoadDeviceStateAsync(state).ConfigureAwait(false);
+                    await RefreshConfigAsync(frontend).ConfigureAwait(false);
+                }));
             }
             catch (Exception error) when (error is ProtocolException or IOException)
             {
@@ -253,7 +283,8 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
         };
     }
 
-    private static async Task<RelayedDevice> DescribeAsync(VhostUserFrontend frontend, CancellationToken cancellation)
+    private static async Task<RelayedDevice> DescribeAsync(
+        VhostUserFrontend frontend, ReconnectingFrontend? link, CancellationToken cancellation)
     {
         if (!frontend.Has(ProtocolFeatures.LifeCycle | ProtocolFeatures.ConfigureMemSlots))
         {
@@ -278,58 +309,64 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
 
         int size = (int)identity.ConfigBytes;
         byte[] config = await frontend.ReadWholeConfigAsync(size, cancellation).ConfigureAwait(false);
-        return new RelayedDevice(frontend, in identity, limits, config);
+        return new RelayedDevice(frontend, link, in identity, limits, config);
     }
 
     private static void Await(Task task) => task.GetAwaiter().GetResult();
 
-    private static T Await<T>(Task<T> task) => task.GetAwaiter().GetResult();
-
-    private async Task WatchAsync()
+    /// <summary>No queue runs here, and none over there: the next back-end is not told of them.</summary>
+    private void DropRelays()
     {
-        await _frontend.Disconnected.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        foreach (RelayQueue? relay in _relays)
-        {
-            relay?.Lose();
-        }
+        _link?.ForgetQueues();
+        Array.ForEach(_relays, relay => relay?.Dispose());
+        Array.Clear(_relays);
     }
 
     /// <summary>From reset to FEATURES_OK.</summary>
-    private async Task AgreeAsync(ulong features)
+    private async Task AgreeAsync(VhostUserFrontend frontend, ulong features)
     {
         _isAgreed = false;
-        await ResetRemoteAsync().ConfigureAwait(false);
+        await ResetRemoteAsync(frontend).ConfigureAwait(false);
         if ((features & VirtioFeatures.Version1) == 0)
         {
             throw new ProtocolException("SET_FEATURES", "features", "legacy drivers are not relayed (no VERSION_1)");
         }
 
-        ulong wanted = (features & ~VirtioFeatures.Reserved) | (RelayFeatures & _frontend.OfferedFeatures);
-        await _frontend.SetStatusAsync(VirtioStatus.Acknowledge).ConfigureAwait(false);
-        await _frontend.SetStatusAsync(VirtioStatus.Acknowledge | VirtioStatus.Driver).ConfigureAwait(false);
-        await _frontend.SetFeaturesAsync(wanted).ConfigureAwait(false);
-        await _frontend.SetStatusAsync(Agreed).ConfigureAwait(false);
-        VirtioStatus taken = await _frontend.GetStatusAsync().ConfigureAwait(false);
-        _isAgreed = taken == Agreed
-            ? true
-            : throw new ProtocolException("SET_STATUS", "status", $"0x{(uint)taken:x}: the features are refused");
+        ulong wanted = (features & ~VirtioFeatures.Reserved) | (RelayFeatures & frontend.OfferedFeatures);
+        await frontend.SetStatusAsync(VirtioStatus.Acknowledge).ConfigureAwait(false);
+        await frontend.SetStatusAsync(VirtioStatus.Acknowledge | VirtioStatus.Driver).ConfigureAwait(false);
+        await frontend.SetFeaturesAsync(wanted).ConfigureAwait(false);
+        await frontend.SetStatusAsync(Agreed).ConfigureAwait(false);
+        VirtioStatus taken = await frontend.GetStatusAsync().ConfigureAwait(false);
+        if (taken != Agreed)
+        {
+            throw new ProtocolException("SET_STATUS", "status", $"0x{(uint)taken:x}: the features are refused");
+        }
+
+        if (_link is not null)
+        {
+            await _link.AgreeAsync(QueueCount, RelayQueue.MostDescriptors, _ending.Token).ConfigureAwait(false);
+        }
+
+        _isAgreed = true;
     }
 
-    private async Task ResetRemoteAsync()
+    private async Task ResetRemoteAsync(VhostUserFrontend frontend)
     {
-        await _frontend.SetStatusAsync(VirtioStatus.None).ConfigureAwait(false);
+        await frontend.SetStatusAsync(VirtioStatus.None).ConfigureAwait(false);
         foreach (RelayQueue? relay in _relays)
         {
             if (relay is not null)
             {
-                await _frontend.RemMemRegAsync(relay.Memory).ConfigureAwait(false);
+                await frontend.RemMemRegAsync(relay.Memory).ConfigureAwait(false);
             }
         }
 
-        await RefreshConfigAsync().ConfigureAwait(false);
+        DropRelays();
+        await RefreshConfigAsync(frontend).ConfigureAwait(false);
     }
 
-    private async Task StartRelayAsync(int index)
+    private async Task StartRelayAsync(VhostUserFrontend frontend, int index)
     {
         if (!_isAgreed || Lost.IsCompleted)
         {
@@ -339,12 +376,13 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
 
         if (_relays[index] is null)
         {
-            RelayQueue relay = new(index, MaxQueueSize(index), _frontend.Features);
+            RelayQueue relay = new(index, MaxQueueSize(index), frontend.Features);
             try
             {
-                await _frontend.ShareMemoryAsync(relay.Memory).ConfigureAwait(false);
-                await _frontend.ResumeQueueAsync(relay.Queue, relay.Queue.Ring.InitialBase).ConfigureAwait(false);
+                await frontend.ShareMemoryAsync(relay.Memory).ConfigureAwait(false);
+                await frontend.ResumeQueueAsync(relay.Queue, relay.Queue.Ring.InitialBase).ConfigureAwait(false);
                 _relays[index] = relay;
+                _link?.Keep(relay.Memory, relay.Queue);
             }
             catch
             {
@@ -355,22 +393,24 @@ public sealed class RelayedDevice : VirtioDevice, IAsyncDisposable
 
         if (!_runs)
         {
-            await _frontend.SetStatusAsync(Agreed | VirtioStatus.DriverOk).ConfigureAwait(false);
+            await frontend.SetStatusAsync(Agreed | VirtioStatus.DriverOk).ConfigureAwait(false);
             _runs = true;
         }
     }
 
-    private async Task RefreshConfigAsync()
+    private async Task RefreshConfigAsync(VhostUserFrontend frontend)
     {
-        byte[] config = await _frontend.ReadWholeConfigAsync(Config.SizeBytes).ConfigureAwait(false);
+        byte[] config = await frontend.ReadWholeConfigAsync(Config.SizeBytes).ConfigureAwait(false);
         Config.SetBytes(new ConfigField(0, config.Length), config);
     }
+
+    private void OnRemoteConfigChanged() => _ = FollowConfigAsync();
 
     private async Task FollowConfigAsync()
     {
         try
         {
-            await RefreshConfigAsync().ConfigureAwait(false);
+            await RefreshConfigAsync(Frontend).ConfigureAwait(false);
             NotifyConfigChanged();
         }
         catch (Exception error) when (error is ProtocolException or IOException or ObjectDisposedException)

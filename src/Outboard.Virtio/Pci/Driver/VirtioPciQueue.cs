@@ -6,7 +6,7 @@ using Outboard.Virtio.Queue.Driver;
 
 namespace Outboard.Virtio.Pci.Driver;
 
-/// <summary>A queue of a virtio PCI device, as its driver uses it. Disposing closes the eventfds.</summary>
+/// <summary>A queue of a PCI device, as its driver uses it. Disposing closes the eventfds.</summary>
 public sealed class VirtioPciQueue : DriverQueueLink, IDisposable
 {
     private readonly PciHandle _device;
@@ -14,7 +14,15 @@ public sealed class VirtioPciQueue : DriverQueueLink, IDisposable
     private readonly ulong _notifyOffset;
     private readonly EventFd? _doorbell;
 
-    internal VirtioPciQueue(
+    /// <summary>Makes a queue of a ring that the device knows, or is about to be told.</summary>
+    /// <param name="ring">The ring.</param>
+    /// <param name="memory">Memory that the device can reach.</param>
+    /// <param name="device">The function.</param>
+    /// <param name="bar">The BAR of the doorbell.</param>
+    /// <param name="notifyOffset">Where the doorbell is in it; the queue's index is written there, in 2 bytes.</param>
+    /// <param name="doorbell">The doorbell as an eventfd, if it has one; owned by the queue.</param>
+    /// <param name="call">Signalled by the queue's interrupt; owned by the queue.</param>
+    public VirtioPciQueue(
         DriverQueue ring, DriverMemory memory, PciHandle device, int bar, ulong notifyOffset, EventFd? doorbell,
         EventFd call)
     {

@@ -5,6 +5,8 @@ using Outboard.Linux.Files;
 using Outboard.Linux.Memory;
 using Outboard.Tests.Cli;
 using Outboard.Virtio.Journal;
+using Outboard.Virtio.Queue;
+using Outboard.Virtio.Queue.Driver;
 using Outboard.Virtio.Spec;
 using Xunit;
 
@@ -193,7 +195,11 @@ public sealed class DeviceJournalTests : IDisposable
         }
 
         Commit(journal, slot: 0, (0, 1));
-        Assert.Throws<JournalException>(journal.Lane(1).Retire);
+        using DriverMemory memory = new(1 << 16);
+        DriverQueue ring = DriverQueue.Create(0, 4, memory, VirtioFeatures.Version1);
+        using Virtqueue queue = Virtqueue.Create(
+            VirtqueuePropertyTests.Setup(ring, memory, VirtioFeatures.Version1));
+        Assert.Throws<JournalException>(() => journal.Lane(1).Retire(queue));
     }
 
     private static JournalLayout Edit(byte[] bytes, int offset, byte value)

@@ -13,21 +13,28 @@ public sealed class JournalCrashTests
     /// <summary>Unordered stores of which every subset is lost; of more, each one, and all but each one.</summary>
     private const int FewStores = 4;
 
-    public static TheoryData<bool, bool, bool, int, bool> Shapes()
+    public static TheoryData<bool, bool, bool, int, bool, bool> Shapes()
     {
-        TheoryData<bool, bool, bool, int, bool> shapes = [];
+        TheoryData<bool, bool, bool, int, bool, bool> shapes = [];
         foreach (bool isRegister in (bool[])[false, true])
         {
             // In a small ring every slot is soon used again.
-            shapes.Add(false, true, isRegister, 4, false);
-            shapes.Add(false, true, isRegister, 16, false);
-            shapes.Add(true, true, isRegister, 4, false);
-            shapes.Add(true, true, isRegister, 16, false);
-            shapes.Add(false, false, isRegister, 4, false);
-            shapes.Add(false, false, isRegister, 16, false);
-            shapes.Add(false, true, isRegister, 8, true);
-            shapes.Add(true, true, isRegister, 8, true);
-            shapes.Add(false, false, isRegister, 8, true);
+            shapes.Add(false, true, isRegister, 4, false, false);
+            shapes.Add(false, true, isRegister, 16, false, false);
+            shapes.Add(true, true, isRegister, 4, false, false);
+            shapes.Add(true, true, isRegister, 16, false, false);
+            shapes.Add(false, false, isRegister, 4, false, false);
+            shapes.Add(false, false, isRegister, 16, false, false);
+            shapes.Add(false, true, isRegister, 8, true, false);
+            shapes.Add(true, true, isRegister, 8, true, false);
+            shapes.Add(false, false, isRegister, 8, true, false);
+
+            // Several requests are open at once, and take effect in any order.
+            shapes.Add(false, true, isRegister, 8, false, true);
+            shapes.Add(true, true, isRegister, 8, false, true);
+            shapes.Add(false, true, isRegister, 8, true, true);
+            shapes.Add(true, true, isRegister, 8, true, true);
+            shapes.Add(false, false, isRegister, 4, false, true);
         }
 
         return shapes;
@@ -36,9 +43,9 @@ public sealed class JournalCrashTests
     [Theory]
     [MemberData(nameof(Shapes))]
     public void Each_request_takes_effect_once_wherever_the_device_is_killed(
-        bool packed, bool tracked, bool register, int size, bool inOrder)
+        bool packed, bool tracked, bool register, int size, bool inOrder, bool deferred)
     {
-        KillShape shape = new(packed, tracked, register, size, inOrder);
+        KillShape shape = new(packed, tracked, register, size, inOrder, deferred);
         int stores = Run(shape, size, []).Stores;
         Assert.InRange(stores, 50, 2000);
         for (int store = 0; store < stores; store++)
@@ -53,12 +60,15 @@ public sealed class JournalCrashTests
     }
 
     [Theory]
-    [InlineData(false, true)]
-    [InlineData(true, true)]
-    [InlineData(false, false)]
-    public void Each_request_takes_effect_once_when_the_successor_is_killed_as_well(bool packed, bool tracked)
+    [InlineData(false, true, false)]
+    [InlineData(true, true, false)]
+    [InlineData(false, false, false)]
+    [InlineData(false, true, true)]
+    [InlineData(true, true, true)]
+    public void Each_request_takes_effect_once_when_the_successor_is_killed_as_well(
+        bool packed, bool tracked, bool deferred)
     {
-        KillShape shape = new(packed, tracked, IsRegister: true, 4);
+        KillShape shape = new(packed, tracked, IsRegister: true, 4, IsDeferred: deferred);
         int stores = Run(shape, 11, []).Stores;
         for (int store = 0; store < stores; store++)
         {
@@ -79,7 +89,7 @@ public sealed class JournalCrashTests
         for (int seed = 0; seed < 100; seed++)
         {
             Random random = new(seed);
-            KillShape shape = new(packed, tracked, IsRegister: seed % 2 == 0, 8);
+            KillShape shape = new(packed, tracked, IsRegister: seed % 2 == 0, 8, IsDeferred: seed % 3 == 0);
             Run(shape, seed, [.. Enumerable.Range(0, 12).Select(_ => random.Next(1, 60))]);
         }
     }

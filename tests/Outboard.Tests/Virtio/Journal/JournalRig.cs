@@ -150,7 +150,8 @@ internal sealed class JournalRig : IDisposable
             Inflight = _shape.IsTracked ? _region : null,
         };
         _hasBegun = true;
-        _device = new KilledDevice(_shape, OwnedFile.Open(_state, "state"), setup);
+        _device = new KilledDevice(
+            _shape, OwnedFile.Open(_state, "state"), setup, _shape.IsDeferred ? new Random(_random.Next()) : null);
     }
 
     private void Round()

@@ -27,12 +27,15 @@ public abstract class DeviceTest : IAsyncLifetime
 
     private protected virtual VirtioVhostUserOptions Options => ApplianceRig.Options;
 
+    /// <summary>Whether the engine is driven by way of a vhost-pci adapter.</summary>
+    private protected virtual bool IsVhostPci => false;
+
     private protected int NeedsResets => Volatile.Read(ref _resets);
 
     public async ValueTask InitializeAsync()
     {
         _before = OpenThings.Count();
-        Rig = await ApplianceRig.StartAsync(new InProcessOptions { Features = DriverFeatures }, Options);
+        Rig = await ApplianceRig.StartAsync(new InProcessOptions { Features = DriverFeatures }, Options, IsVhostPci);
         Rig.Device.NeedsReset += () => Interlocked.Increment(ref _resets);
         Driver = new RawDriver(Rig.Access);
     }

@@ -14,12 +14,12 @@ internal sealed class RawDriver
 {
     private const int Buffers = 8;
 
-    private readonly InProcessAccess _access;
+    private readonly DriverAccess _access;
     private readonly DriverBuffer[] _receive;
     private readonly DriverBuffer _send;
     private uint _posted;
 
-    public RawDriver(InProcessAccess access, uint bufferBytes = VirtioVhostUserSpec.MaxMessageBytes)
+    public RawDriver(DriverAccess access, uint bufferBytes = VirtioVhostUserSpec.MaxMessageBytes)
     {
         _access = access;
         _receive = [.. Enumerable.Range(0, Buffers).Select(_ => access.Receive.Memory.Allocate(bufferBytes))];
