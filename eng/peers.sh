@@ -9,7 +9,8 @@
 #
 # Optional sets: valgrind; rust (a compiler and the crates of rust-vmm, for the benchmarks); guest-tools (small programs
 # that guest/build.sh then puts into the test machine); and programs at the other end of a socket: dpdk (55 MB),
-# virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release), gpu (QEMU's vhost-user-gpu, 50 MB).
+# virtiofsd, passt, vsock (vhost-device-vsock, from Debian's unstable release), gpu (QEMU's vhost-user-gpu, 50 MB); and
+# uefi: the firmware OVMF, for QEMU.
 # Environment:
 #   OUTBOARD_PEERS          folder of the cache (otherwise outboard/peers in the user's cache folder)
 #   OUTBOARD_DEBIAN_MIRROR  Debian archive to take packages from (otherwise the one in this machine's own apt sources)
@@ -37,12 +38,13 @@ set_packages() {
     passt) echo passt ;;
     vsock) echo vhost-device-vsock ;;
     gpu) echo libvirglrenderer1 libgbm1 libepoxy0 ;;
+    uefi) echo ovmf ;;
     valgrind) echo valgrind ;;
     rust) echo cargo rustfmt gcc libc6-dev librust-libc-dev librust-log-dev librust-io-uring-dev librust-vhost-dev \
       librust-vhost-user-backend-dev librust-virtio-queue-dev librust-virtio-bindings-dev librust-vm-memory-dev \
       librust-vmm-sys-util-dev ;;
     guest-tools) echo nvme-cli i2c-tools gpiod alsa-utils evtest socat iperf3 ;;
-    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, gpu, valgrind, rust, guest-tools" ;;
+    *) fail "there is no set '$1'" "choose from dpdk, virtiofsd, passt, vsock, gpu, uefi, valgrind, rust, guest-tools" ;;
   esac
 }
 

@@ -1,6 +1,6 @@
-// FirmwareBootTests.cs - the firmware that QEMU comes with (SeaBIOS) starts a machine from our disk over vfio-user: its
-// own driver finds the device, reads the first sector and runs it; that reads 15 more through the firmware and prints
-// them.
+// FirmwareBootTests.cs - firmware starts a machine from our disk over vfio-user: its own driver finds the device.
+// SeaBIOS reads the first sector and runs it; that reads 15 more through the firmware and prints them. UEFI (OVMF)
+// finds a program in a file system, loads and runs it.
 using System.Security.Cryptography;
 using System.Text;
 using Outboard.InteropTests.Lab;
@@ -43,19 +43,40 @@ public sealed class FirmwareBootTests
         string text = Convert.ToBase64String(RandomNumberGenerator.GetBytes(5000));
         await File.WriteAllBytesAsync(image, DiskOf(text), TestContext.Current.CancellationToken);
         string socket = folder.Combine("disk.sock");
+        await RequireBootAsync("block", image, text, socket, machine, []);
+    }
+
+    [Theory]
+    [InlineData("nvme")]
+    [InlineData("block")]
+    public async Task A_machine_with_UEFI_starts_from_our_disk(string kind)
+    {
+        await Peers.RequireAsync("uefi");
+        using TempFolder folder = new();
+        string image = folder.Combine("disk.img");
+        string text = Convert.ToBase64String(RandomNumberGenerator.GetBytes(5000));
+        await File.WriteAllBytesAsync(image, EfiDisk.Make(text), TestContext.Current.CancellationToken);
+        await RequireBootAsync(
+            kind, image, text, folder.Combine("disk.sock"), "q35", ["-bios", "/usr/share/ovmf/OVMF.fd"]);
+    }
+
+    private static async Task RequireBootAsync(
+        string kind, string image, string text, string socket, string machine, string[] firmware)
+    {
         await using PeerProcess disk = PeerProcess.StartProgram(
-            "dotnet", OutboardProgram.Path, "block", $"--vfio-user-socket={socket}", $"--blk-file={image}");
+            "dotnet", OutboardProgram.Path, kind, $"--vfio-user-socket={socket}", $"--blk-file={image}");
         await disk.WaitForSocketAsync(socket, s_startLimit);
         await using PeerProcess qemu = await PeerProcess.StartPeerAsync(
             "qemu-system-x86_64",
-            "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "256M", "-no-reboot",
+            ["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "256M", "-no-reboot",
             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
             "-object", "memory-backend-memfd,id=memory,size=256M,share=on",
             "-machine", $"{machine},memory-backend=memory", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
             "-device",
             $$$"""
             {"driver":"vfio-user-pci","bootindex":0,"socket":{"type":"unix","path":"{{{socket}}}"}}
-            """);
+            """,
+            .. firmware]);
         int status = await qemu.WaitForExitAsync(s_bootLimit);
         Assert.True(status == ExitStatus, qemu.Describe());
         Assert.Contains(text, qemu.Output.Text, StringComparison.Ordinal);
