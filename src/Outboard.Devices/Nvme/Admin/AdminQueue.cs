@@ -232,15 +232,27 @@ internal sealed partial class AdminQueue
     }
 
     /// <summary>
-    /// Ends an event request early. Commands of I/O queues are on their way to a disk, and are not ended: the driver
-    /// hears that (bit 0).
+    /// Ends an event request, or an I/O command that no disk has been given. What cannot be ended, or is not there, is
+    /// told by bit 0. One abort is carried out after the other, so there are never more at a time than the limit.
     /// </summary>
     private async Task<(NvmeStatus Status, uint Result)> AbortAsync(NvmeCommand command)
     {
+        const uint notAborted = 1;
         ushort id = (ushort)(command.Word10 >> 16);
-        if ((command.Word10 & 0xffff) != 0 || !_eventRequests.Contains(id))
+        if ((command.Word10 & 0xffff) is not 0 and uint number)
         {
-            return (NvmeStatus.Success, 1);
+            bool isAborted = false;
+            if (_controller.Submission((int)number) is { } queue)
+            {
+                await queue.Worker.InvokeAsync(() => isAborted = queue.TryAbort(id)).ConfigureAwait(false);
+            }
+
+            return (NvmeStatus.Success, isAborted ? 0 : notAborted);
+        }
+
+        if (!_eventRequests.Contains(id))
+        {
+            return (NvmeStatus.Success, notAborted);
         }
 
         ushort[] others = [.. _eventRequests.Where(request => request != id)];

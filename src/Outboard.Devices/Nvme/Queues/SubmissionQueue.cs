@@ -136,7 +136,6 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         while (taken < limit && _head != tail && HasSlot && _completions.TryReserve())
         {
             NvmeCommand command = _ring.Read<NvmeCommand>(_head * NvmeCommand.Bytes);
-            Advance();
             Begin(in command);
             taken++;
         }
@@ -262,7 +261,6 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
 
             for (int i = 0; i < count && !IsStopping && HasSlot && _completions.TryReserve(); i++)
             {
-                Advance();
                 Begin(System.Runtime.InteropServices.MemoryMarshal.Read<NvmeCommand>(
                     entries.AsSpan(i * NvmeCommand.Bytes)));
             }
@@ -271,13 +269,16 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         _isFetching = false;
     }
 
+    /// <summary>Begins the command at the head.</summary>
     private void Begin(scoped in NvmeCommand command)
     {
+        bool isAborted = TakeAborted(_head);
+        Advance();
         int index = _free[--_freeCount];
         ref Slot slot = ref _slots[index];
         slot.Id = command.Id;
         slot.SegmentCount = 0;
-        NvmeStatus status = Start(index, in command);
+        NvmeStatus status = isAborted ? NvmeStatus.AbortRequested : Start(index, in command);
         if (status != NvmeStatus.Pending)
         {
             Finish(index, status);
