@@ -68,7 +68,7 @@ step "build" dotnet build Outboard.slnx -c Release || finish
 suite unit tests/Outboard.Tests
 [ "$scope" = unit ] && finish
 
-step "foreign programs" bash eng/peers.sh --with dpdk,virtiofsd,passt,vsock,gpu
+step "foreign programs" bash eng/peers.sh --with dpdk,virtiofsd,passt,vsock,gpu,uefi
 step "guest image" bash eng/guest/build.sh
 # before the tests that start it inside a virtual machine, or they would build it
 step "ahead-of-time build" bash eng/aot.sh
