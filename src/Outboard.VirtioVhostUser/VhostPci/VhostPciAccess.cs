@@ -197,6 +197,10 @@ public sealed class VhostPciAccess : DriverAccess
                 + $"{VhostPciSpec.Version} and up to {VirtioVhostUserSpec.MaxRings} rings, with a vector for each");
         }
 
+        // Without it neither memory nor interrupts can be reached: the kernel hands functions over like that.
+        byte[] command = new byte[sizeof(ushort)];
+        BinaryPrimitives.WriteUInt16LittleEndian(command, (ushort)(PciCommand.Memory | PciCommand.Dma));
+        await _handle.WriteAsync(PciHandle.Config, PciRegister.Command, command, cancellation).ConfigureAwait(false);
         _rings = (int)rings;
         _memoryBytes = await ReadAsync(VhostPciSpec.MemoryBytes, cancellation).ConfigureAwait(false);
         _logBytes = await ReadAsync(VhostPciSpec.LogBytes, cancellation).ConfigureAwait(false);

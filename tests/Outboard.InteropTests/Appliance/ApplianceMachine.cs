@@ -15,6 +15,9 @@ internal sealed record ApplianceOptions
     /// <summary>Whether it has an IOMMU; otherwise it runs VFIO without one.</summary>
     public bool HasIommu { get; init; } = true;
 
+    /// <summary>Whether its devices are vhost-pci adapters, instead of virtio devices.</summary>
+    public bool IsVhostPci { get; init; }
+
     /// <summary>A file that is /test/data in it, for the servers behind a tap; null for none.</summary>
     public string? ServedFile { get; init; }
 
@@ -56,7 +59,7 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
         {
             for (int i = 0; i < options.Programs.Count; i++)
             {
-                devices.Add(StartDevice(folder, i));
+                devices.Add(StartDevice(options, folder, i));
                 await devices[i].WaitForSocketAsync(ApplianceSocket(folder, i), s_limit);
             }
 
@@ -142,14 +145,41 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
     private static string ApplianceSocket(TempFolder folder, int program) =>
         folder.Combine($"appliance{program}.sock");
 
-    private static PeerProcess StartDevice(TempFolder folder, int program) => PeerProcess.StartProgram(
-        "dotnet",
-        [
-            OutboardProgram.Path, "virtio-vhost-user",
-            $"--vhost-user-socket={folder.Combine($"tenant{program}.sock")}",
-            $"--appliance-socket={ApplianceSocket(folder, program)}", $"--rings={Rings}", "--window=1G",
-            $"--device-type={DeviceType}", "--verbose",
-        ]);
+    private static PeerProcess StartDevice(ApplianceOptions options, TempFolder folder, int program)
+    {
+        string socket = ApplianceSocket(folder, program);
+        string[] personality = options.IsVhostPci
+            ? ["--personality=vhost-pci", $"--vfio-user-socket={socket}"]
+            : [$"--appliance-socket={socket}", $"--device-type={DeviceType}"];
+        return PeerProcess.StartProgram(
+            "dotnet",
+            [
+                OutboardProgram.Path, "virtio-vhost-user",
+                $"--vhost-user-socket={folder.Combine($"tenant{program}.sock")}", .. personality, $"--rings={Rings}",
+                "--window=1G", "--verbose",
+            ]);
+    }
+
+    /// <summary>What QEMU is told of the device that a program uses.</summary>
+    private static string[] DeviceArguments(ApplianceOptions options, TempFolder folder, int program)
+    {
+        string socket = ApplianceSocket(folder, program);
+        return options.IsVhostPci
+            ?
+            [
+                "-device",
+                $$$"""
+                {"driver":"vfio-user-pci","addr":"0x1{{{program}}}","socket":{"type":"unix","path":"{{{socket}}}"}}
+                """,
+            ]
+            :
+            [
+                "-chardev", $"socket,id=vvu{program},path={socket}",
+                "-device",
+                $"vhost-user-test-device-pci,chardev=vvu{program},virtio-id={DeviceType},addr=0x1{program},"
+                    + $"num_vqs={3 + (2 * Rings)},config_size=24",
+            ];
+    }
 
     private static async Task<GuestOptions> MachineAsync(ApplianceOptions options, TempFolder folder)
     {
@@ -169,13 +199,7 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
         for (int i = 0; i < options.Programs.Count; i++)
         {
             variables[$"PROGRAM_{i}"] = options.Programs[i];
-            devices.AddRange(
-            [
-                "-chardev", $"socket,id=vvu{i},path={ApplianceSocket(folder, i)}",
-                "-device",
-                $"vhost-user-test-device-pci,chardev=vvu{i},virtio-id={DeviceType},addr=0x1{i},"
-                    + $"num_vqs={3 + (2 * Rings)},config_size=24",
-            ]);
+            devices.AddRange(DeviceArguments(options, folder, i));
         }
 
         Dictionary<string, string> files = new(await GuestProgram.FilesAsync());

@@ -6,6 +6,7 @@ using Outboard.Linux.Events;
 using Outboard.Memory;
 using Outboard.Pci.Driver;
 using Outboard.Pci.Interrupts;
+using Outboard.Pci.Spec;
 using Outboard.Tests.VfioUser.Client;
 using Outboard.Tests.VhostUser;
 using Outboard.VfioUser.Client;
@@ -17,6 +18,11 @@ using Outboard.VirtioVhostUser.VhostPci;
 using Xunit;
 
 namespace Outboard.Tests.VirtioVhostUser;
+
+public sealed class VhostPciMessagePassingTests : MessagePassingTests
+{
+    private protected override bool IsVhostPci => true;
+}
 
 public sealed class VhostPciHostileDriverTests : HostileDriverTests
 {
@@ -62,6 +68,11 @@ public sealed class VhostPciTests : DeviceTest
         Assert.Equal(await ReadAsync(VhostPciSpec.MemoryBytes), memory.SizeBytes);
         Assert.Equal(await ReadAsync(VhostPciSpec.LogBytes), log.SizeBytes);
         Assert.Null(Rig.Access.OpenWindow(VirtioVhostUserSpec.InflightWindow));
+
+        // A function that may not use the bus raises no interrupt in a machine.
+        byte[] command = new byte[sizeof(ushort)];
+        await Handle.ReadAsync(PciHandle.Config, PciRegister.Command, command, Token);
+        Assert.True(((PciCommand)command[0]).HasFlag(PciCommand.Memory | PciCommand.Dma));
     }
 
     [Fact]
