@@ -1,4 +1,4 @@
-// An NVMe controller, version 1.4, as a PCI function: registers and doorbells in BAR 0, MSI-X in BAR 2.
+// An NVMe controller, version 1.4, as a PCI function: registers and doorbells in BAR 0, MSI-X in BAR 2 (or MSI).
 //
 //   NvmeController    registers, life cycle, interrupts                       the transport's control loop
 //   Admin/AdminQueue  admin commands, asynchronous events                     a task of its own
@@ -91,8 +91,11 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
 
     internal int StrideBytes => sizeof(uint) << _options.DoorbellStride;
 
-    /// <summary>Whether the driver uses MSI-X.</summary>
+    /// <summary>Whether the driver uses MSI-X or MSI, and not the pin.</summary>
     internal bool UsesVectors => _usesVectors;
+
+    /// <summary>Interrupt vectors that queues may have.</summary>
+    internal int VectorCount => _options.HasMsix ? QueuePairs + 1 : 1;
 
     internal EventLog Events { get; }
 
@@ -172,7 +175,7 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     protected override ValueTask OnConfigWrittenAsync(uint offset, int count)
     {
         bool before = _usesVectors;
-        _usesVectors = Interrupts.IsMsixEnabled;
+        _usesVectors = Interrupts.IsMsixEnabled || Interrupts.IsMsiEnabled;
         if (before != _usesVectors)
         {
             UpdatePin();
@@ -190,13 +193,17 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     /// <summary>Completions wait for the driver. From any thread.</summary>
     internal void Interrupt(int vector)
     {
-        if (_usesVectors)
+        if (!_usesVectors)
+        {
+            UpdatePin();
+        }
+        else if (_options.HasMsix)
         {
             _ = Interrupts[InterruptKind.Msix].Trigger(vector);
         }
-        else
+        else if ((Volatile.Read(ref _interruptMask) & 1) == 0)
         {
-            UpdatePin();
+            _ = Interrupts[InterruptKind.Msi].Trigger(0);
         }
     }
 
@@ -284,7 +291,13 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
         {
             Doorbells = new ShadowedDoorbells(this),
         });
-        int vectors = QueuePairs + 1;
+        if (!_options.HasMsix)
+        {
+            AddCapability(new MsiCapability(1, hasMasks: false));
+            return;
+        }
+
+        int vectors = VectorCount;
         uint pending = Math.Max(BitOperations.RoundUpToPowerOf2((uint)vectors * 16), 0x800u);
         AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, pending * 2));
         AddCapability(new MsixCapability(vectors, VectorsBar, 0, pending));
@@ -301,6 +314,7 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
             case NvmeRegister.InterruptMaskClear:
                 Interlocked.And(ref _interruptMask, ~value);
                 UpdatePin();
+                InterruptForUnread(value);
                 break;
             case NvmeRegister.Configuration:
                 WriteConfiguration(new NvmeConfiguration(value & NvmeConfiguration.Writable));
@@ -309,6 +323,15 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
                 when !_configuration.IsEnabled:
                 WriteAdminQueue(offset, value);
                 break;
+        }
+    }
+
+    /// <summary>The mask counts for MSI, too: what came while it was set is told now.</summary>
+    private void InterruptForUnread(uint unmasked)
+    {
+        if (_usesVectors && !_options.HasMsix && (unmasked & 1) != 0 && HasUnread())
+        {
+            Interrupt(0);
         }
     }
 

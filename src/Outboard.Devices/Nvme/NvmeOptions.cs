@@ -47,6 +47,12 @@ public sealed record NvmeOptions
     /// <summary>Whether drivers may keep doorbells in memory (shadow doorbells).</summary>
     public bool ShadowDoorbells { get; init; } = true;
 
+    /// <summary>
+    /// Whether the controller has MSI-X, with a vector for each queue; otherwise it has MSI, with one for all. A
+    /// function without MSI-X can be unplugged from QEMU 11.1, which ends itself when one with MSI-X is.
+    /// </summary>
+    public bool HasMsix { get; init; } = true;
+
     /// <summary>Where the control plane tells what happens.</summary>
     public ILogger Logger { get; init; } = NullLogger.Instance;
 }

@@ -12,6 +12,7 @@ public sealed class MsiCapability : PciCapability
     private const int MaskOffset = 16;
     private const int PendingOffset = 20;
     private const int MaxVectors = 32;
+    private const ushort Enable = 1;
     private const ushort Address64 = 1 << 7;
     private const ushort Masks = 1 << 8;
     private const int MultipleEnableShift = 4;
@@ -34,7 +35,7 @@ public sealed class MsiCapability : PciCapability
         HasMasks = hasMasks;
         _log = BitOperations.Log2((uint)vectorCount);
         uint control = Address64 | (hasMasks ? Masks : 0u) | (uint)(_log << 1);
-        Field(ControlOffset, sizeof(ushort), control, 1u | MultipleEnableMask);
+        Field(ControlOffset, sizeof(ushort), control, (uint)Enable | MultipleEnableMask);
         Field(4, sizeof(uint), 0, 0xffff_fffc);
         Field(8, sizeof(uint), 0, uint.MaxValue);
         Field(12, sizeof(ushort), 0, ushort.MaxValue);
@@ -50,6 +51,9 @@ public sealed class MsiCapability : PciCapability
 
     /// <summary>Whether each vector has a mask bit.</summary>
     public bool HasMasks { get; }
+
+    /// <summary>Whether a guest enabled it.</summary>
+    internal bool IsEnabled(PciConfigSpace config) => (config.Get16(Offset + ControlOffset) & Enable) != 0;
 
     internal bool IsMasked(PciConfigSpace config, int vector) =>
         (config.Get32(Offset + MaskOffset) >> vector & 1) != 0;

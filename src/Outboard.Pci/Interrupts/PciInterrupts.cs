@@ -36,6 +36,9 @@ public sealed class PciInterrupts
     /// <summary>Whether a guest enabled MSI-X.</summary>
     public bool IsMsixEnabled => Msix is { } msix && msix.IsEnabled(_config);
 
+    /// <summary>Whether a guest enabled MSI.</summary>
+    public bool IsMsiEnabled => Msi is { } msi && msi.IsEnabled(_config);
+
     /// <summary>Asserts or releases the pin, and its bit in the status register.</summary>
     public void SetPin(bool isAsserted)
     {

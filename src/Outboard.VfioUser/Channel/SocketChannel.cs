@@ -1,5 +1,8 @@
 // A channel on a UNIX stream socket. One side's replies and its own commands go out through the same channel, from
 // different tasks: each message is sent whole, in turn.
+//
+// A socket that is closed with bytes unread resets the connection, and QEMU 11.1.3 ends itself when it reads such a
+// reset (it takes the end of the stream well). So what has come is read before the socket is closed.
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Outboard.Linux;
@@ -12,6 +15,9 @@ namespace Outboard.VfioUser.Channel;
 /// <remarks>One reader; any number of writers.</remarks>
 public sealed class SocketChannel : IAsyncDisposable
 {
+    /// <summary>Read at once of what nobody wants any more; a socket's buffer holds a few of these.</summary>
+    private const int DrainBytes = 64 << 10;
+
     private readonly UnixSocket _socket;
     private readonly MessageFramer _framer = new();
     private readonly List<FileDescriptor> _arrived = [];
@@ -114,15 +120,40 @@ public sealed class SocketChannel : IAsyncDisposable
     /// <inheritdoc/>
     public ValueTask DisposeAsync()
     {
+        Drain();
+        _framer.Abandon();
+        _socket.Dispose();
+        _sending.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    /// <summary>Ends the stream, so that nothing more comes, and throws away what has come.</summary>
+    private void Drain()
+    {
+        _socket.Shutdown();
+        byte[] rest = new byte[DrainBytes];
+        try
+        {
+            while (_socket.TryReceive(rest, _arrived) > 0)
+            {
+                Forget();
+            }
+        }
+        catch (Exception error) when (error is LinuxException or ObjectDisposedException)
+        {
+            // The peer was faster, or this was done before; nothing is there any more.
+        }
+
+        Forget();
+    }
+
+    private void Forget()
+    {
         foreach (FileDescriptor descriptor in _arrived)
         {
             descriptor.Dispose();
         }
 
         _arrived.Clear();
-        _framer.Abandon();
-        _socket.Dispose();
-        _sending.Dispose();
-        return ValueTask.CompletedTask;
     }
 }

@@ -2,7 +2,8 @@
 //
 // BAR 0, 16 KiB:  0x0000 common configuration   0x1000 ISR   0x2000 device configuration   0x3000 doorbells, 4 bytes
 //                 for each queue
-// BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration
+// BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration.
+//                 Not there without MSI-X (VirtioPciOptions.HasMsix)
 // BAR 2:          the device's shared memory regions, if it has some (SharedRegionBar)
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
@@ -233,15 +234,18 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
             Doorbells = [.. _queues.Select(queue =>
                 new PciDoorbell(NotifyOffset + ((uint)queue.Index * NotifyMultiplier), 0, queue.Doorbell))],
         });
-        int vectors = _queues.Length + 1;
-        uint pendingOffset = BitOperations.RoundUpToPowerOf2((uint)vectors * 16);
-        AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, Math.Max(PartBytes, pendingOffset * 2)));
         if (_shared is not null)
         {
             AddBar(_shared.Bar);
         }
 
-        AddCapability(new MsixCapability(vectors, VectorsBar, 0, Math.Max(pendingOffset, PartBytes / 2)));
+        if (_options.HasMsix)
+        {
+            int vectors = _queues.Length + 1;
+            uint pendingOffset = BitOperations.RoundUpToPowerOf2((uint)vectors * 16);
+            AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, Math.Max(PartBytes, pendingOffset * 2)));
+            AddCapability(new MsixCapability(vectors, VectorsBar, 0, Math.Max(pendingOffset, PartBytes / 2)));
+        }
     }
 
     private void AddCapabilities()

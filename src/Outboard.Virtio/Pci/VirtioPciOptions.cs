@@ -24,6 +24,12 @@ public sealed record VirtioPciOptions
     /// </summary>
     public ulong AdditionalFeatures { get; init; }
 
+    /// <summary>
+    /// Whether the function has MSI-X; otherwise drivers use the pin, which costs more for each interrupt. A function
+    /// without can be unplugged from QEMU 11.1, which ends itself when one with MSI-X is.
+    /// </summary>
+    public bool HasMsix { get; init; } = true;
+
     /// <summary>Features that are not offered although ring and device have them; for tests of a driver.</summary>
     public ulong WithheldFeatures { get; init; }
 }

@@ -1,6 +1,7 @@
 // The state of a virtio function as records, see State/DeviceStateFormat:
 //
-//   "pcfg" configuration space of PCI          "msix" MSI-X table            "conf" configuration space of the device
+//   "pcfg" configuration space of PCI          "conf" configuration space of the device
+//   "msix" MSI-X table, if there is one
 //   "stat" device status   "isr " ISR          "cvec" configuration vector   "drvf" features of the driver
 //   "dfsl" "drsl" "qsel"   what the driver has selected                      "dev " the device's own state
 //   four hexadecimal digits: the queue of this index: 0 size u32, 4 vector u16, 6 flags u16 (1 enabled, 2 has a base),
@@ -34,7 +35,11 @@ public sealed partial class VirtioPciFunction
             byte[] config = new byte[device.Config.SizeBytes];
             device.Config.Read(0, config);
             writer.Write("pcfg", function.Config.Save());
-            writer.Write("msix", Table(function).Save());
+            if (TableOf(function) is { } table)
+            {
+                writer.Write("msix", table.Save());
+            }
+
             writer.Write("conf", config);
             writer.Write("stat", (ulong)function.Status);
             writer.Write("isr ", (ulong)Volatile.Read(ref function._isr));
@@ -56,7 +61,8 @@ public sealed partial class VirtioPciFunction
         {
             DeviceStateReader reader = new(device.Id, stream);
             ReadOnlyMemory<byte> pci = Exactly(reader, "pcfg", function.Config.SizeBytes);
-            ReadOnlyMemory<byte> table = Exactly(reader, "msix", Table(function).SavedBytes);
+            ReadOnlyMemory<byte> table =
+                TableOf(function) is { } expected ? Exactly(reader, "msix", expected.SavedBytes) : default;
             ReadOnlyMemory<byte> config = Exactly(reader, "conf", device.Config.SizeBytes);
             VirtioStatus status = (VirtioStatus)reader.ReadNumber("stat", byte.MaxValue);
             ulong features = reader.ReadNumber("drvf");
@@ -88,7 +94,7 @@ public sealed partial class VirtioPciFunction
 
             TakeConfig(function, device, config.Span);
             function.Config.Write(0, pci.Span);
-            Table(function).Load(table.Span);
+            TableOf(function)?.Load(table.Span);
             function._usesMsix = function.Interrupts.IsMsixEnabled;
             function._driverFeatures = features;
             function._deviceFeatureSelect = deviceSelect;
@@ -103,7 +109,7 @@ public sealed partial class VirtioPciFunction
             }
         }
 
-        private static MsixTable Table(VirtioPciFunction function) => function.Interrupts.Msix!.Table!;
+        private static MsixTable? TableOf(VirtioPciFunction function) => function.Interrupts.Msix?.Table;
 
         private static string NameOf(PciQueue queue) => queue.Index.ToString("x4", CultureInfo.InvariantCulture);
 

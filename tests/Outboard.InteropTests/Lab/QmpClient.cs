@@ -69,16 +69,20 @@ internal sealed class QmpClient : IDisposable
     }
 
     /// <summary>Waits for an event of a name, which may have arrived already.</summary>
-    public async Task<JsonNode> WaitForEventAsync(string name)
+    /// <param name="name">Its name.</param>
+    /// <param name="counts">Whether it counts, by its data; null when all do.</param>
+    /// <param name="time">How many of them have to come, those that have come included.</param>
+    public async Task<JsonNode> WaitForEventAsync(string name, Predicate<JsonNode>? counts = null, int time = 1)
     {
         int next = 0;
         while (true)
         {
             for (; next < Events.Count; next++)
             {
-                if ((string?)Events[next]["event"] == name)
+                JsonNode entry = Events[next];
+                if ((string?)entry["event"] == name && counts?.Invoke(entry["data"]!) != false && --time == 0)
                 {
-                    return Events[next];
+                    return entry;
                 }
             }
 

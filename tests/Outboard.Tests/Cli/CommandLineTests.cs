@@ -100,6 +100,7 @@ public sealed class CommandLineTests
     [InlineData("virtio-vhost-user --appliance-socket=/a --rings=127", "--rings=127", "from 1 to 126")]
     [InlineData("virtio-vhost-user --appliance-socket=/a --window=3M", "--window=3", "power of two")]
     [InlineData("block --null-size=1M --virtio-vhost-user=1 --socket-path=/a", "--virtio-vhost-user=1", "give one")]
+    [InlineData("block --null-size=1M --socket-path=/a --no-msix", "--no-msix", "--vfio-user-socket=PATH")]
     [InlineData("block --socket-path=/a", "--blk-file=PATH", "--memory-size=SIZE", "--null-size=SIZE")]
     [InlineData("block --socket-path=/a --null-size=1M --memory-size=1M", "--null-size", "--memory-size", "give one")]
     [InlineData("block --socket-path=/a --null-size=12Q", "--null-size=12Q", "64M")]

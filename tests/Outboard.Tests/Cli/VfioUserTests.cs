@@ -43,6 +43,20 @@ public sealed class VfioUserTests : IDisposable
         Assert.False(File.Exists(_folder["s"]));
     }
 
+    [Theory]
+    [InlineData("block", "interrupts, MSI      0")]
+    [InlineData("nvme", "interrupts, MSI      1")]
+    public async Task A_device_that_is_to_be_unplugged_has_no_msix(string command, string msi)
+    {
+        await using OutboardProcess disk = OutboardProcess.Start(
+            command, $"--vfio-user-socket={_folder["s"]}", "--memory-size=1M", "--no-msix", "--quiet");
+        await disk.ListensAsync(_folder["s"]);
+        Outcome outcome = await InspectAsync();
+        Assert.DoesNotContain("MSI-X,", outcome.Output);
+        Assert.Contains("interrupts, MSI-X    0", outcome.Output);
+        Assert.Contains(msi, outcome.Output);
+    }
+
     [Fact]
     public async Task A_bridge_shows_a_back_end_and_ends_on_a_signal()
     {

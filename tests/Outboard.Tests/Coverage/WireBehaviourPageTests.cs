@@ -51,9 +51,23 @@ public sealed partial class WireBehaviourPageTests
         Assert.All(named, name => Assert.Contains(name, known));
     }
 
+    /// <summary>A test with a machine stands as "class: method", since it is in another assembly.</summary>
+    [Fact]
+    public void Every_test_with_a_machine_that_is_named_exists()
+    {
+        string folder = Path.Combine(Repository.Root, "tests", "Outboard.InteropTests", "VfioUser");
+        Match[] named = [.. s_rows.SelectMany(row => GuestTestPattern.Matches(row))];
+        Assert.NotEmpty(named);
+        Assert.All(named, match => Assert.Contains(
+            $"Task {match.Groups[2]}(", File.ReadAllText(Path.Combine(folder, $"{match.Groups[1]}.cs"))));
+    }
+
     [GeneratedRegex(@"^\d[\d, -]*$")]
     private static partial Regex NumberPattern { get; }
 
     [GeneratedRegex(@"\b\w+Tests\.\w+")]
     private static partial Regex TestPattern { get; }
+
+    [GeneratedRegex(@"\b(\w+Tests): (\w+)")]
+    private static partial Regex GuestTestPattern { get; }
 }

@@ -79,6 +79,50 @@ public sealed class PciFunctionTests
         Assert.ThrowsAny<ArgumentException>(() => function.Add(new VendorCapability(new byte[32]), 0xf0));
     }
 
+    /// <summary>Ones are written everywhere, also across fields: what is read-only stays, the rest is kept.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public async Task What_is_read_only_in_capabilities_stays(int width)
+    {
+        TestFunction function = new();
+        function.AddPin();
+        int express = function.Add(new ExpressCapability()).Offset;
+        int power = function.Add(new PowerManagementCapability()).Offset;
+        int constant = function.Add(new VendorCapability([1, 2])).Offset;
+        int open = function.Add(new VendorCapability([3, 4], isWritable: true)).Offset;
+        int serial = function.Add(new SerialNumberCapability(0x1122334455667788)).Offset;
+        int extended = function.Add(new ExtendedVendorCapability(7, 1, [5])).Offset;
+        int openExtended = function.Add(new ExtendedVendorCapability(8, 2, [6], isWritable: true)).Offset;
+        byte[] before = new byte[4096];
+        function.ReadConfig(0, before);
+        Assert.Equal(1, before[0x3d]);
+        Assert.Equal(0x10, before[6] & 0x10);
+        byte[] ones = [.. Enumerable.Repeat((byte)0xff, width)];
+        for (int at = 0; at + width <= before.Length; at += width)
+        {
+            await function.WriteConfigAsync((uint)at, ones);
+        }
+
+        byte[] after = new byte[4096];
+        function.ReadConfig(0, after);
+        foreach ((int start, int bytes) in ((int, int)[])
+            [(0, 4), (6, 4), (0x34, 1), (0x3d, 1), (express, 8), (express + 12, 4), (power, 4), (power + 6, 2),
+                (constant, 5), (open, 3), (serial, 12), (extended, 9), (openExtended, 8)])
+        {
+            Assert.Equal(before[start..(start + bytes)], after[start..(start + bytes)]);
+        }
+
+        Assert.Equal([0x0b, 0], after[(power + 4)..(power + 6)]);
+        Assert.Equal([0xff, 0xff], after[(open + 3)..(open + 5)]);
+        Assert.Equal(0xff, after[openExtended + 8]);
+        Assert.Equal([0xff, 0xff], after[(express + 40)..(express + 42)]);
+        Assert.Equal([0xff, 0xff], after[(express + 48)..(express + 50)]);
+        Assert.Equal(0, after[express + 9] & 0x80);
+    }
+
     [Fact]
     public async Task More_msi_vectors_than_there_are_cannot_be_enabled()
     {
@@ -173,6 +217,8 @@ public sealed class PciFunctionTests
             AddBar(bar);
             return bar;
         }
+
+        public void AddPin() => AddInterruptPin();
 
         public T Add<T>(T capability, int offset = 0)
             where T : PciCapability => AddCapability(capability, offset);

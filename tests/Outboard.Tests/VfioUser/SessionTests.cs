@@ -163,6 +163,40 @@ public sealed class SessionTests : ServerTest
         Assert.False(_function.Interrupts[InterruptKind.Msi].IsMasked(0));
     }
 
+    /// <summary>
+    /// The device is at work, a reply is due and cannot be sent: what the client gave is held until the device is done,
+    /// and then let go of. The next client waits, and is served.
+    /// </summary>
+    [Fact]
+    public async Task A_client_that_goes_while_the_device_is_busy_is_let_go_of_afterwards()
+    {
+        TaskCompletionSource hold = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using FileDescriptor memory = MemFd.Create("outboard-test", 0x2000);
+        using EventFd interrupt = new();
+        using (WireClient client = await ConnectNegotiatedAsync())
+        {
+            await client.MapAsync(0, 0x1000, memory);
+            await client.CallAsync(
+                VfioUserCommand.DeviceSetIrqs, WireClient.SetIrqs(0x24, 1, 0, 1), interrupt.Descriptor);
+            _function.Hold = hold.Task;
+            await client.SendAsync(VfioUserCommand.RegionWrite, WireClient.Write(0, 0, [1]));
+            await client.SendAsync(VfioUserCommand.RegionRead, WireClient.Bytes(new RegionAccessPayload(0, 0, 4)));
+            await Eventually.TrueAsync(() => _function.Writes == 1, "the device is busy");
+        }
+
+        using WireClient next = Connect();
+        Task<WireMessage> negotiating = next.NegotiateAsync();
+        Assert.Equal(1, _function.Dma.WindowCount);
+        Assert.True(_function.Interrupts[InterruptKind.Msi].IsBound(0));
+        Assert.False(negotiating.IsCompleted);
+        hold.SetResult();
+        await negotiating;
+        Assert.Equal(0, _function.Dma.WindowCount);
+        Assert.Equal(TriggerOutcome.NotBound, _function.Interrupts[InterruptKind.Msi].Trigger(0));
+        Assert.Equal(1, _function.Writes);
+        await next.ExpectServedAsync();
+    }
+
     private static Task UnmaskAsync(WireClient client) =>
         client.CallAsync(VfioUserCommand.DeviceSetIrqs, WireClient.SetIrqs(0x11, 0, 0, 1));
 }

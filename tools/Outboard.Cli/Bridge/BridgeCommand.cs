@@ -39,12 +39,13 @@ internal static class BridgeCommand
             "--mac", "MAC", "A network device's address, if the back-end has none. [default: a random one]");
         ValueOption<string> tag = ValueOption.Text("--tag", "TAG", "A file system's tag, if the back-end has none.");
         SwitchOption split = new("--split-rings", "Do not offer packed rings.");
+        SwitchOption noMsix = FunctionServer.CreateNoMsixOption();
         LogOptions logging = new();
         Command command = new(
             Name,
             "Show a vhost-user back-end as a PCI device over vfio-user. The type of device is told by the back-end's "
             + "features, or has to be given. Ends on SIGTERM.");
-        foreach (Option option in (Option[])[front, back, type, queues, size, mac, tag, split, .. logging.All])
+        foreach (Option option in (Option[])[front, back, type, queues, size, mac, tag, split, noMsix, .. logging.All])
         {
             command.Add(option);
         }
@@ -65,6 +66,7 @@ internal static class BridgeCommand
                 front.Read(result) ?? throw new CommandLineException("no socket: give --vfio-user-socket=PATH"),
                 back.Read(result) ?? throw new CommandLineException("no back-end: give --vhost-user-socket=PATH"),
                 size.Read(result) is { } given ? options with { QueueSize = given } : options,
+                new VirtioPciOptions { Logger = log, HasMsix = !noMsix.Read(result) },
                 log);
         });
         return command;
@@ -83,7 +85,8 @@ internal static class BridgeCommand
             : throw new CommandLineException($"--mac={text}: no address of one card; give one as 52:54:00:12:34:56");
     }
 
-    private static int Run(string front, string back, RemoteDeviceOptions options, StandardErrorLog log)
+    private static int Run(
+        string front, string back, RemoteDeviceOptions options, VirtioPciOptions pci, StandardErrorLog log)
     {
         using EndSignals signals = new();
         using UnixListener listener = FunctionServer.Bind(front);
@@ -99,7 +102,7 @@ internal static class BridgeCommand
             return 0;
         }
 
-        VirtioPciFunction function = new(device, new VirtioPciOptions { Logger = log });
+        VirtioPciFunction function = new(device, pci);
         log.LogInformation(
             "serving the {Type} device at {Back} on {Front}, with {Queues} queues",
             DeviceTypeWords.Of(device.Id), back, front, device.QueueCount);

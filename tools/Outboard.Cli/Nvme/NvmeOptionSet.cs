@@ -64,6 +64,8 @@ internal sealed class NvmeOptionSet
     private readonly SwitchOption _watchSize = new(
         "--watch-size", "Look every second whether a file was resized. (SIGHUP makes it look at once, always.)");
 
+    private readonly SwitchOption _noMsix = FunctionServer.CreateNoMsixOption();
+
     private readonly SwitchOption _noShadow = new(
         "--no-shadow-doorbells", "For tests: do not offer doorbells in memory.");
 
@@ -75,7 +77,7 @@ internal sealed class NvmeOptionSet
         [
             _socket, _file, _memory, _null, _namespaces,
             _readOnly, _direct, _noLock, _serial, _model, _blockSize, _writeCache, _noWriteCache,
-            _queues, _queueSize, .. _threads.All, _engine, _watchSize, _noShadow,
+            _queues, _queueSize, .. _threads.All, _engine, _watchSize, _noMsix, _noShadow,
             .. _log.All,
         ];
         foreach (Option option in all)
@@ -112,6 +114,7 @@ internal sealed class NvmeOptionSet
                 _ => FileIoEngineKind.Automatic,
             },
             WatchesSize = _watchSize.Read(result),
+            HasMsix = !_noMsix.Read(result),
             HasShadowDoorbells = !_noShadow.Read(result),
             LogLevel = _log.Read(result),
         };

@@ -51,6 +51,8 @@ internal sealed record NvmeSettings
 
     public bool WatchesSize { get; init; }
 
+    public bool HasMsix { get; init; } = true;
+
     public bool HasShadowDoorbells { get; init; } = true;
 
     public LogLevel LogLevel { get; init; } = LogLevel.Information;
@@ -128,6 +130,7 @@ internal sealed record NvmeSettings
             WorkerCount = Threads.Count,
             Worker = Threads.Apply(new QueueWorkerOptions { FileEngine = FileEngine }),
             WriteCache = HasWriteCache,
+            HasMsix = HasMsix,
             ShadowDoorbells = HasShadowDoorbells,
             Logger = log,
         });

@@ -38,6 +38,7 @@ internal static class DeviceServer
             WorkerCount = options.WorkerCount,
             WithheldFeatures = options.WithheldFeatures,
             AdditionalFeatures = options.AdditionalFeatures,
+            HasMsix = socket.HasMsix,
         };
         await using VirtioPciFunction function = new(device, pci);
         VfioUserServerOptions server = new() { Logger = options.Logger };

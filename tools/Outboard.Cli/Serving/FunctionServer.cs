@@ -13,6 +13,12 @@ internal static class FunctionServer
     public static ValueOption<string> CreateOption() => ValueOption.Text(
         ServedSocket.VfioUserOption, "PATH", "Listen for vfio-user clients on a UNIX socket at PATH.");
 
+    /// <summary>The option of whatever may be served as a PCI function, for machines that unplug it.</summary>
+    public static SwitchOption CreateNoMsixOption() => new(
+        "--no-msix",
+        "As a PCI device: no MSI-X. Needed to unplug it from QEMU 11.1, which ends itself when a vfio-user device with "
+        + "MSI-X is unplugged. Interrupts cost more.");
+
     /// <summary>Binds the socket that the option names.</summary>
     /// <exception cref="CommandLineException">It is not given.</exception>
     /// <exception cref="IOException">It cannot be bound.</exception>

@@ -51,6 +51,9 @@ internal sealed class ServedSocket : IDisposable
     /// <summary>Whether the device is served as a PCI function over vfio-user.</summary>
     public bool IsVfioUser { get; private init; }
 
+    /// <summary>Whether that PCI function has MSI-X.</summary>
+    public bool HasMsix { get; private init; } = true;
+
     /// <summary>Opens what the options name.</summary>
     /// <exception cref="CommandLineException">None or several are given, or the descriptor is unfit.</exception>
     /// <exception cref="IOException">The path cannot be bound.</exception>
@@ -70,10 +73,20 @@ internal sealed class ServedSocket : IDisposable
             throw new CommandLineException($"{all} exclude each other: give one of them");
         }
 
+        if (!settings.HasMsix && settings.VfioUserPath is null)
+        {
+            throw new CommandLineException(
+                $"--no-msix is for PCI devices: give it together with {VfioUserOption}=PATH");
+        }
+
         return settings switch
         {
             { SocketPath: { } path } => new ServedSocket(path, Bind(PathOption, path)),
-            { VfioUserPath: { } path } => new ServedSocket(path, Bind(VfioUserOption, path)) { IsVfioUser = true },
+            { VfioUserPath: { } path } => new ServedSocket(path, Bind(VfioUserOption, path))
+            {
+                IsVfioUser = true,
+                HasMsix = settings.HasMsix,
+            },
             { PeerPath: { } path } => new ServedSocket($"{path}, as its client", ChannelSource.Connect(path)),
             { PciAddress: { } address } => new ServedSocket($"the device at {address}", OpenDevice(address)),
             { DescriptorNumber: { } number } => Inherit(number, $"--fd={number}"),

@@ -45,6 +45,8 @@ internal sealed class ServingOptions
     private readonly SwitchOption _lifeCycle = new(
         "--life-cycle", "Offer the whole life cycle of the device (private to outboard), for 'outboard relay'.");
 
+    private readonly SwitchOption _noMsix = FunctionServer.CreateNoMsixOption();
+
     private readonly LogOptions _log = new();
 
     /// <summary>Where front-ends or clients come from; the first options of a command.</summary>
@@ -55,7 +57,7 @@ internal sealed class ServingOptions
     public IEnumerable<Option> Threads => _threads.All;
 
     /// <summary>The last options of a command.</summary>
-    public IEnumerable<Option> Last => [_inOrder, _inband, _lifeCycle, .. _log.All];
+    public IEnumerable<Option> Last => [_inOrder, _inband, _lifeCycle, _noMsix, .. _log.All];
 
     /// <exception cref="CommandLineException">A value is wrong, or two exclude each other.</exception>
     public ServingSettings Read(ParseResult result) => new()
@@ -64,6 +66,7 @@ internal sealed class ServingOptions
         PeerPath = _connect.Read(result),
         DescriptorNumber = _descriptor.Read(result),
         VfioUserPath = _vfioUserPath.Read(result),
+        HasMsix = !_noMsix.Read(result),
         PciAddress = _pciAddress.Read(result),
         Threads = _threads.Read(result),
         IsInOrder = _inOrder.Read(result),

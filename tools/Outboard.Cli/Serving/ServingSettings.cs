@@ -19,6 +19,9 @@ internal sealed record ServingSettings
 
     public string? VfioUserPath { get; init; }
 
+    /// <summary>Whether the device has MSI-X as a PCI function.</summary>
+    public bool HasMsix { get; init; } = true;
+
     /// <summary>Where a virtio-vhost-user device is.</summary>
     public string? PciAddress { get; init; }
 

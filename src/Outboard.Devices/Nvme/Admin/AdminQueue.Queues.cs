@@ -17,7 +17,7 @@ internal sealed partial class AdminQueue
         bool hasInterrupts = (command.Word11 & interrupts) != 0;
         NvmeStatus status = id == 0 || id > _features.GrantedQueues || _controller.Completion(id) is not null
             ? NvmeStatus.InvalidQueueIdentifier
-            : hasInterrupts && vector >= (_controller.UsesVectors ? _controller.QueuePairs + 1 : 1)
+            : hasInterrupts && vector >= (_controller.UsesVectors ? _controller.VectorCount : 1)
                 ? NvmeStatus.InvalidInterruptVector
                 : CheckRing(in command, size, _controller.CompletionEntryShift == 4);
         if (status == NvmeStatus.Success)

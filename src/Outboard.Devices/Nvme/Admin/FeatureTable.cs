@@ -24,7 +24,7 @@ internal sealed class FeatureTable
     /// <summary>Highest queue identifier.</summary>
     internal int GrantedQueues { get; private set; }
 
-    private int Vectors => _controller.QueuePairs + 1;
+    private int Vectors => _controller.VectorCount;
 
     internal (NvmeStatus Status, uint Result) Get(in NvmeCommand command)
     {

@@ -2,6 +2,8 @@
 // server keeps its place or ends the connection.
 using Outboard.Linux;
 using Outboard.Linux.Events;
+using Outboard.Linux.Sockets;
+using Outboard.VfioUser.Channel;
 using Outboard.VfioUser.Protocol;
 using Xunit;
 
@@ -139,6 +141,25 @@ public sealed class StreamTests : ServerTest
 
         using WireClient next = await ConnectNegotiatedAsync();
         Assert.Equal(6u, await next.ReadRegionAsync<uint>(0, 0x2c));
+    }
+
+    /// <summary>Whatever was not read of what came, descriptors too, is taken before the socket is closed.</summary>
+    [Fact]
+    public async Task A_channel_that_is_closed_with_messages_unread_resets_nothing()
+    {
+        (UnixSocket own, UnixSocket other) = UnixSocket.CreatePair();
+        SocketChannel channel = new(own);
+        using WireClient client = new(other);
+        using EventFd extra = new();
+        byte[] large = Message(3, VfioUserCommand.RegionWrite, WireClient.Write(4, 0, new byte[100_000]));
+        await client.SendRawAsync(large, extra.Descriptor);
+        await client.SendRawAsync(s_getInfo, extra.Descriptor);
+        using (await channel.ReceiveAsync(TestContext.Current.CancellationToken))
+        {
+            await channel.DisposeAsync();
+        }
+
+        await client.ExpectClosedAsync();
     }
 
     private static byte[] Header(ushort id, VfioUserCommand command, uint size) =>

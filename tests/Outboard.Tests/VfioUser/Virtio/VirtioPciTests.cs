@@ -5,6 +5,7 @@ using Outboard.Linux;
 using Outboard.Linux.Events;
 using Outboard.Memory;
 using Outboard.Pci;
+using Outboard.Pci.Interrupts;
 using Outboard.Tests.VhostUser;
 using Outboard.VfioUser.Protocol;
 using Outboard.Virtio;
@@ -133,6 +134,21 @@ public sealed class VirtioPciTests : ServerTest
             bool isAsserted = (await client.ReadRegionAsync<ushort>(7, 6) & 8) != 0;
             Assert.Equal(isAsserted, (await client.ReadRegionAsync(0, 0x1000, 1))[0] != 0);
         }
+    }
+
+    /// <summary>No capability, no BAR for it, and no vector that a driver could choose.</summary>
+    [Fact]
+    public async Task A_function_without_msix_has_the_pin_only()
+    {
+        await using VirtioPciFunction function = new(_device, new VirtioPciOptions { HasMsix = false });
+        Assert.Null(function.Interrupts.Msix);
+        Assert.Null(function.Bars[1]);
+        Assert.Equal(0, function.Interrupts[InterruptKind.Msix].Count);
+        Assert.Equal(1, function.Interrupts[InterruptKind.Intx].Count);
+        await function.WriteBarAtAsync(function.Bars[0]!, VirtioPciRegister.ConfigVector, new byte[] { 1, 0 });
+        byte[] vector = new byte[2];
+        function.ReadBarAt(function.Bars[0]!, VirtioPciRegister.ConfigVector, vector);
+        Assert.Equal([0xff, 0xff], vector);
     }
 
     [Fact]
