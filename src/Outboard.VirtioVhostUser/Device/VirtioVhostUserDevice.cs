@@ -52,12 +52,12 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     private bool _mustBeSeen;
     private bool _isBroken;
     private bool _endedByStop;
+    private uint _number;
 
     /// <summary>Makes a device. Nothing is served before <see cref="ServeAsync"/>.</summary>
     /// <exception cref="ArgumentException">The options contradict each other.</exception>
     public VirtioVhostUserDevice(VirtioVhostUserOptions options)
-        : base(options.Type, QueueSizes(options), new ConfigSpace(
-            VirtioVhostUserSpec.ConfigBytes, VirtioVhostUserSpec.Status))
+        : base(options.Type, QueueSizes(options), ConfigSpaceOf(options))
     {
         DriverFrame.RequireLittleEndian();
         if (!ulong.IsPow2(options.WindowBytes) || options.WindowBytes < VirtioVhostUserOptions.MinWindowBytes)
@@ -85,7 +85,9 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
 
     /// <inheritdoc/>
     public override ulong DeviceFeatures => VirtioVhostUserSpec.ExplicitOffsets
-        | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion;
+        | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion
+        | VirtioVhostUserSpec.SessionEndBuffers
+        | (_options.NumbersSessions ? VirtioVhostUserSpec.SessionNumbers : 0);
 
     /// <inheritdoc/>
     public override IReadOnlyList<SharedRegion> SharedRegions { get; }
@@ -94,6 +96,8 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     public int Rings => _options.Rings;
 
     internal VirtioVhostUserOptions Options => _options;
+
+    private bool HasNumbers => (NegotiatedFeatures & VirtioVhostUserSpec.SessionNumbers) != 0;
 
     internal DriverMailbox Mailbox { get; } = new();
 
@@ -163,28 +167,25 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     /// <inheritdoc/>
     public override bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
     {
-        if (offset > VirtioVhostUserSpec.ConfigBytes
-            || source.Length > VirtioVhostUserSpec.ConfigBytes - (int)offset)
+        if (offset > Config.SizeBytes || source.Length > Config.SizeBytes - (int)offset || source.IsEmpty)
         {
             return false;
         }
 
-        if (offset >= sizeof(uint) || source.IsEmpty)
+        // Numbers are written as a whole; a transport that writes all of the space writes both of them.
+        bool acknowledges = _options.NumbersSessions
+            && offset + source.Length > VirtioVhostUserSpec.Acknowledged.Offset;
+        if (offset < sizeof(uint))
         {
-            return false;
+            WriteStatus(NumberAt(VirtioVhostUserSpec.Status, offset, source));
         }
 
-        // Numbers are written as a whole; a transport that writes all of the space writes this one, too.
-        uint status = 0;
-        for (int i = 0; i < sizeof(uint); i++)
+        if (acknowledges)
         {
-            int from = i - (int)offset;
-            uint value = from >= 0 && from < source.Length ? source[from] : 0U;
-            status |= value << (8 * i);
+            Acknowledge(NumberAt(VirtioVhostUserSpec.Acknowledged, offset, source));
         }
 
-        WriteStatus(status);
-        return true;
+        return acknowledges || offset < sizeof(uint);
     }
 
     /// <inheritdoc/>
@@ -281,6 +282,29 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         };
     }
 
+    private static ConfigSpace ConfigSpaceOf(VirtioVhostUserOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        return options.NumbersSessions
+            ? new ConfigSpace(
+                VirtioVhostUserSpec.NumberedConfigBytes, VirtioVhostUserSpec.Status, VirtioVhostUserSpec.Acknowledged)
+            : new ConfigSpace(VirtioVhostUserSpec.ConfigBytes, VirtioVhostUserSpec.Status);
+    }
+
+    /// <summary>A number of four bytes, of which those that are not written are 0.</summary>
+    private static uint NumberAt(ConfigField field, uint offset, ReadOnlySpan<byte> source)
+    {
+        uint number = 0;
+        for (int i = 0; i < sizeof(uint); i++)
+        {
+            int from = field.Offset + i - (int)offset;
+            uint value = from >= 0 && from < source.Length ? source[from] : 0U;
+            number |= value << (8 * i);
+        }
+
+        return number;
+    }
+
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private static int[] QueueSizes(VirtioVhostUserOptions options)
@@ -315,6 +339,8 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
                 tells = _mustBeSeen || _isBroken;
                 if (!tells)
                 {
+                    // The driver has seen the end: what would tell it of that must not reach the next session.
+                    Mailbox.Clear();
                     _isUp = true;
                     _released = Windows.ReleaseAsync(_released);
                     UpdateStatus();
@@ -331,6 +357,20 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         if (tells)
         {
             NotifyConfigChanged();
+        }
+    }
+
+    /// <summary>The driver knows whose messages it is going to get. Another number is that of a session that is over,
+    /// or what a transport wrote that knows no parts.</summary>
+    private void Acknowledge(uint number)
+    {
+        lock (_gate)
+        {
+            Config.Set(VirtioVhostUserSpec.Acknowledged, number);
+            if (_session is not null && number == _number)
+            {
+                Mailbox.Hold(false);
+            }
         }
     }
 
@@ -384,6 +424,13 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             }
 
             session.Begin(NegotiatedFeatures);
+            if (HasNumbers)
+            {
+                _number = Math.Max(1, unchecked(_number + 1));
+                Config.Set(VirtioVhostUserSpec.Session, _number);
+                Mailbox.Hold(true);
+            }
+
             _session = session;
             _isConnected = true;
             UpdateStatus();
@@ -453,6 +500,12 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         }
 
         Mailbox.Clear();
+        if (mustBeSeen && !_isBroken && session is not null
+            && (NegotiatedFeatures & VirtioVhostUserSpec.SessionEndBuffers) != 0)
+        {
+            Mailbox.PostEnd();
+        }
+
         foreach (AuxiliarySlot slot in _slots)
         {
             slot.SetDoorbell(null);

@@ -8,6 +8,7 @@ using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Channel;
+using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.Protocol;
 using Xunit;
 
@@ -24,11 +25,24 @@ public sealed class ThroughDriverTests
     [InlineData(ulong.MaxValue, false, false, true)]
     [InlineData(ulong.MaxValue, false, true, true)]
     [InlineData(ApplianceRig.PlainFeatures, false, true, true)]
-    public async Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked, bool isVhostPci)
+    public Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked, bool isVhostPci) =>
+        KeepDataAsync(
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }, ApplianceRig.Options,
+            isPacked, isVhostPci);
+
+    [Theory]
+    [InlineData(ulong.MaxValue, true)]
+    [InlineData(ApplianceRig.PlainFeatures, false)]
+    public Task A_disk_keeps_its_data_where_sessions_are_numbered(ulong features, bool sharesInterrupt) =>
+        KeepDataAsync(
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt },
+            ApplianceRig.Options with { NumbersSessions = true }, isPacked: false, isVhostPci: false);
+
+    private static async Task KeepDataAsync(
+        InProcessOptions access, VirtioVhostUserOptions options, bool isPacked, bool isVhostPci)
     {
         OpenThings before = OpenThings.Count();
-        await using (ApplianceRig rig = await ApplianceRig.StartAsync(
-            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }, isVhostPci: isVhostPci))
+        await using (ApplianceRig rig = await ApplianceRig.StartAsync(access, options, isVhostPci: isVhostPci))
         {
             using MemoryDisk disk = new(8 << 20);
             rig.StartBackend(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
