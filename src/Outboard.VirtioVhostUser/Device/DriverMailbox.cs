@@ -100,7 +100,8 @@ internal sealed class DriverMailbox
     {
         lock (_lock)
         {
-            if (_isHeld || !_letters.TryPeek(out (byte[] Bytes, TaskCompletionSource<bool>? Done) letter) || !write(letter.Bytes))
+            if (_isHeld || !_letters.TryPeek(out (byte[] Bytes, TaskCompletionSource<bool>? Done) letter)
+                || !write(letter.Bytes))
             {
                 return false;
             }

@@ -152,43 +152,6 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public override void ReadConfig(uint offset, Span<byte> destination)
-    {
-        lock (_gate)
-        {
-            base.ReadConfig(offset, destination);
-            if (offset == 0 && !destination.IsEmpty && !_isUp)
-            {
-                _mustBeSeen = false;
-            }
-        }
-    }
-
-    /// <inheritdoc/>
-    public override bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
-    {
-        if (offset > Config.SizeBytes || source.Length > Config.SizeBytes - (int)offset || source.IsEmpty)
-        {
-            return false;
-        }
-
-        // Numbers are written as a whole; a transport that writes all of the space writes both of them.
-        bool acknowledges = _options.NumbersSessions
-            && offset + source.Length > VirtioVhostUserSpec.Acknowledged.Offset;
-        if (offset < sizeof(uint))
-        {
-            WriteStatus(NumberAt(VirtioVhostUserSpec.Status, offset, source));
-        }
-
-        if (acknowledges)
-        {
-            Acknowledge(NumberAt(VirtioVhostUserSpec.Acknowledged, offset, source));
-        }
-
-        return acknowledges || offset < sizeof(uint);
-    }
-
-    /// <inheritdoc/>
     public override void Reset()
     {
         base.Reset();
@@ -282,29 +245,6 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         };
     }
 
-    private static ConfigSpace ConfigSpaceOf(VirtioVhostUserOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(options);
-        return options.NumbersSessions
-            ? new ConfigSpace(
-                VirtioVhostUserSpec.NumberedConfigBytes, VirtioVhostUserSpec.Status, VirtioVhostUserSpec.Acknowledged)
-            : new ConfigSpace(VirtioVhostUserSpec.ConfigBytes, VirtioVhostUserSpec.Status);
-    }
-
-    /// <summary>A number of four bytes, of which those that are not written are 0.</summary>
-    private static uint NumberAt(ConfigField field, uint offset, ReadOnlySpan<byte> source)
-    {
-        uint number = 0;
-        for (int i = 0; i < sizeof(uint); i++)
-        {
-            int from = field.Offset + i - (int)offset;
-            uint value = from >= 0 && from < source.Length ? source[from] : 0U;
-            number |= value << (8 * i);
-        }
-
-        return number;
-    }
-
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     private static int[] QueueSizes(VirtioVhostUserOptions options)
@@ -318,60 +258,6 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         int[] sizes = new int[VirtioVhostUserSpec.QueueCount(options.Rings)];
         Array.Fill(sizes, QueueSize);
         return sizes;
-    }
-
-    private void WriteStatus(uint status)
-    {
-        if ((status & ~(VirtioVhostUserSpec.BackendUp | VirtioVhostUserSpec.FrontendUp)) != 0)
-        {
-            Break($"status 0x{status:x} has bits that nobody knows");
-            return;
-        }
-
-        bool wantsUp = (status & VirtioVhostUserSpec.BackendUp) != 0;
-        FrontendSession? ended = null;
-        bool tells = false;
-        lock (_gate)
-        {
-            if (wantsUp && !_isUp)
-            {
-                // R1: a driver that has not read the end of its session does not know what it arms for.
-                tells = _mustBeSeen || _isBroken;
-                if (!tells)
-                {
-                    // The driver has seen the end: what would tell it of that must not reach the next session.
-                    Mailbox.Clear();
-                    _isUp = true;
-                    _released = Windows.ReleaseAsync(_released);
-                    UpdateStatus();
-                    _armed.TrySetResult();
-                }
-            }
-            else if (!wantsUp && _isUp)
-            {
-                ended = TakeDown(mustBeSeen: false);
-            }
-        }
-
-        ended?.Close();
-        if (tells)
-        {
-            NotifyConfigChanged();
-        }
-    }
-
-    /// <summary>The driver knows whose messages it is going to get. Another number is that of a session that is over,
-    /// or what a transport wrote that knows no parts.</summary>
-    private void Acknowledge(uint number)
-    {
-        lock (_gate)
-        {
-            Config.Set(VirtioVhostUserSpec.Acknowledged, number);
-            if (_session is not null && number == _number)
-            {
-                Mailbox.Hold(false);
-            }
-        }
     }
 
     /// <summary>Waits for the driver, then makes this the session.</summary>
@@ -515,8 +401,4 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         UpdateStatus();
         return session;
     }
-
-    private void UpdateStatus() => Config.Set(
-        VirtioVhostUserSpec.Status,
-        (_isUp ? VirtioVhostUserSpec.BackendUp : 0U) | (_isConnected ? VirtioVhostUserSpec.FrontendUp : 0U));
 }
