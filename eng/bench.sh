@@ -10,14 +10,14 @@
 #   --duration  measured seconds of each run [0.4]        --pairs    runs of each, for each load [5]
 #   --folder    where the disk image goes [/var/tmp]      --out      where the report goes [docs]
 #   --program   the program instead of a Release build
-#   --only      null, file, direct, queues, rings, start, check or net, repeatedly; the others keep what they had
+#   --only      null, file, direct, queues, rings, start, check, net or appliance, repeatedly; the others keep what they had
 # All of it takes some 25 minutes. Needs what eng/peers.sh needs, two processors, and 3 GiB of disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 
 DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY=
-WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net"
+WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net appliance"
 BACKEND_CPU=0 OTHER_CPU=1
 EXPORT=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix
 QUEUES=1
@@ -339,6 +339,7 @@ measure_start() {
 }
 
 . eng/bench/net.sh
+. eng/bench/appliance.sh
 
 measure_part() {
   case $1 in
@@ -360,10 +361,12 @@ describe_part() {
   printf 'info\tprogram\t%s\n' "$("$PROGRAM" --version)"
 }
 
-build_rust
-say "making an image of $IMAGE_MIB MiB in $WORK"
-head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$WORK/image"
-sync "$WORK/image"
+if [ "$ONLY" != " appliance" ]; then
+  build_rust
+  say "making an image of $IMAGE_MIB MiB in $WORK"
+  head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$WORK/image"
+  sync "$WORK/image"
+fi
 mkdir -p "$OUT/bench"
 for part in ${ONLY:-$PARTS}; do
   : > "$RESULTS"

@@ -29,7 +29,7 @@ internal sealed record Peer(string Prefix, string Name, string Colour);
 
 internal sealed class Report(Dictionary<string, string[][]> parts, string folder)
 {
-    public static readonly string[] Parts = ["null", "file", "direct", "queues", "rings", "start", "check", "net"];
+    public static readonly string[] Parts = ["null", "file", "direct", "queues", "rings", "start", "check", "net", "appliance"];
 
     public static readonly Peer[] Peers =
         [new("qsd", "qemu-storage-daemon", "#2a7f62"), new("rust", "Rust (vhost-user-backend)", "#4a6fa5")];
@@ -76,6 +76,7 @@ internal sealed class Report(Dictionary<string, string[][]> parts, string folder
         WriteRings();
         WriteNet();
         WriteForms();
+        WriteAppliance();
         WriteMemory();
         WriteCheck();
         WriteRuns();
@@ -325,6 +326,23 @@ internal sealed class Report(Dictionary<string, string[][]> parts, string folder
             }
 
             _text.Append("|\n");
+        }
+    }
+
+    private void WriteAppliance()
+    {
+        var loads = _runs.Where(run => run.Storage.StartsWith("appliance")).GroupBy(run => (run.Storage, run.Load));
+        string title = "\n## Through an appliance\n\n| disk | load | back-end | kIOPS | p50 us | p99 us |\n"
+            + "|---|---|---|---:|---:|---:|\n";
+        foreach (var load in loads)
+        {
+            foreach (var runs in load.GroupBy(run => run.Name))
+            {
+                _text.Append(title).Append($"| {load.Key.Storage["appliance-".Length..]} | {load.Key.Load} ");
+                _text.Append($"| {runs.Key} | {Median(runs.Select(run => run.Iops)) / 1000:N1} ");
+                _text.Append($"| {Median(runs.Select(run => run.P50)):N1} | {Median(runs.Select(run => run.P99)):N1} |\n");
+                title = string.Empty;
+            }
         }
     }
 

@@ -19,6 +19,9 @@ switch (args)
     case [Scale.ChildName, string folder, string count]:
         await Scale.ServeAsync(folder, int.Parse(count, CultureInfo.InvariantCulture));
         return;
+    case [ThroughDevice.Name, string socket, .. string[] image]:
+        await ThroughDevice.ServeAsync(socket, image.FirstOrDefault(string.Empty));
+        return;
     case [Regions.Name, _, ..]:
         await Regions.RunAsync(args[1..]);
         return;

@@ -72,7 +72,9 @@ public sealed class VfioDevice : IDisposable
         FileDescriptor? group = null;
         try
         {
-            group = OpenPath(hasIommu ? path : $"/dev/vfio/noiommu-{number}", $"bind {full} to vfio-pci");
+            group = hasIommu
+                ? OpenPath(path, $"bind {full} to vfio-pci")
+                : OpenPath($"/dev/vfio/noiommu-{number}", $"bind {full} to vfio-pci, and run as root (CAP_SYS_RAWIO)");
             FileDescriptor device = Attach(container, group, full, hasIommu);
             return new VfioDevice(container, group, device, hasIommu);
         }

@@ -51,6 +51,16 @@ public abstract class DriverAccess : IAsyncDisposable
     /// <exception cref="IOException">The device is gone.</exception>
     public abstract Task WriteStatusAsync(uint status, CancellationToken cancellation);
 
+    /// <summary>Reads the number of the session, of a device with <c>SessionNumbers</c>.</summary>
+    /// <exception cref="IOException">The device is gone, or has none.</exception>
+    public virtual Task<uint> ReadSessionAsync(CancellationToken cancellation) =>
+        Task.FromException<uint>(new IOException($"{Description} has no numbers of sessions"));
+
+    /// <summary>Writes the number that is acknowledged, of a device with <c>SessionNumbers</c>.</summary>
+    /// <exception cref="IOException">The device is gone, or has none.</exception>
+    public virtual Task AcknowledgeSessionAsync(uint session, CancellationToken cancellation) =>
+        Task.FromException(new IOException($"{Description} has no numbers of sessions"));
+
     /// <summary>Resets the device and lets go of it.</summary>
     public abstract ValueTask DisposeAsync();
 }

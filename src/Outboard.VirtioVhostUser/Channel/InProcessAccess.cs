@@ -108,19 +108,18 @@ public sealed class InProcessAccess : DriverAccess
         Task.FromResult(Interlocked.Exchange(ref _hasChanged, 0) != 0);
 
     /// <inheritdoc/>
-    public override Task<uint> ReadStatusAsync(CancellationToken cancellation)
-    {
-        byte[] bytes = new byte[sizeof(uint)];
-        _device.ReadConfig((uint)VirtioVhostUserSpec.Status.Offset, bytes);
-        return Task.FromResult(BitConverter.ToUInt32(bytes));
-    }
+    public override Task<uint> ReadStatusAsync(CancellationToken cancellation) => Read(VirtioVhostUserSpec.Status);
 
     /// <inheritdoc/>
-    public override Task WriteStatusAsync(uint status, CancellationToken cancellation)
-    {
-        _device.WriteConfig((uint)VirtioVhostUserSpec.Status.Offset, BitConverter.GetBytes(status));
-        return Task.CompletedTask;
-    }
+    public override Task WriteStatusAsync(uint status, CancellationToken cancellation) =>
+        Write(VirtioVhostUserSpec.Status, status);
+
+    /// <inheritdoc/>
+    public override Task<uint> ReadSessionAsync(CancellationToken cancellation) => Read(VirtioVhostUserSpec.Session);
+
+    /// <inheritdoc/>
+    public override Task AcknowledgeSessionAsync(uint session, CancellationToken cancellation) =>
+        Write(VirtioVhostUserSpec.Acknowledged, session);
 
     /// <summary>Resets the device in the midst of whatever it does, and starts its queues again.</summary>
     public async Task ResetAsync()
@@ -148,6 +147,19 @@ public sealed class InProcessAccess : DriverAccess
         _interrupt.Dispose();
         _windows.Dispose();
         _memory.Dispose();
+    }
+
+    private Task<uint> Read(ConfigField field)
+    {
+        byte[] bytes = new byte[sizeof(uint)];
+        _device.ReadConfig((uint)field.Offset, bytes);
+        return Task.FromResult(BitConverter.ToUInt32(bytes));
+    }
+
+    private Task Write(ConfigField field, uint value)
+    {
+        _device.WriteConfig((uint)field.Offset, BitConverter.GetBytes(value));
+        return Task.CompletedTask;
     }
 
     private async Task StartAsync()

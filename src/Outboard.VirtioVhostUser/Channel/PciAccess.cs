@@ -6,6 +6,7 @@ using System.Buffers.Binary;
 using Outboard.Linux.Events;
 using Outboard.Memory;
 using Outboard.Pci.Driver;
+using Outboard.Virtio;
 using Outboard.Virtio.Pci.Driver;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Protocol;
@@ -18,6 +19,9 @@ public sealed class PciAccess : DriverAccess
 {
     private const int MessageQueueSize = 32;
     private const int EmptyQueueSize = 2;
+
+    /// <summary>What is read where a machine shows no configuration.</summary>
+    private const uint NoNumber = uint.MaxValue;
 
     private readonly VirtioPciDriver _driver;
     private readonly List<VirtioPciQueue> _queues = [];
@@ -115,21 +119,20 @@ public sealed class PciAccess : DriverAccess
     }
 
     /// <inheritdoc/>
-    public override async Task<uint> ReadStatusAsync(CancellationToken cancellation)
-    {
-        byte[] bytes = new byte[sizeof(uint)];
-        await _driver.ReadConfigAsync((uint)VirtioVhostUserSpec.Status.Offset, bytes, cancellation)
-            .ConfigureAwait(false);
-        return BinaryPrimitives.ReadUInt32LittleEndian(bytes);
-    }
+    public override Task<uint> ReadStatusAsync(CancellationToken cancellation) =>
+        ReadAsync(VirtioVhostUserSpec.Status, cancellation);
 
     /// <inheritdoc/>
-    public override Task WriteStatusAsync(uint status, CancellationToken cancellation)
-    {
-        byte[] bytes = new byte[sizeof(uint)];
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes, status);
-        return _driver.WriteConfigAsync((uint)VirtioVhostUserSpec.Status.Offset, bytes, cancellation);
-    }
+    public override Task WriteStatusAsync(uint status, CancellationToken cancellation) =>
+        WriteAsync(VirtioVhostUserSpec.Status, status, cancellation);
+
+    /// <inheritdoc/>
+    public override Task<uint> ReadSessionAsync(CancellationToken cancellation) =>
+        ReadAsync(VirtioVhostUserSpec.Session, cancellation);
+
+    /// <inheritdoc/>
+    public override Task AcknowledgeSessionAsync(uint session, CancellationToken cancellation) =>
+        WriteAsync(VirtioVhostUserSpec.Acknowledged, session, cancellation);
 
     /// <inheritdoc/>
     public override async ValueTask DisposeAsync()
@@ -152,7 +155,8 @@ public sealed class PciAccess : DriverAccess
         CancellationToken cancellation)
     {
         const ulong own = VirtioVhostUserSpec.ExplicitOffsets | VirtioVhostUserSpec.AuxiliaryByQueue
-            | VirtioVhostUserSpec.InflightRegion;
+            | VirtioVhostUserSpec.InflightRegion | VirtioVhostUserSpec.SessionEndBuffers
+            | VirtioVhostUserSpec.SessionNumbers;
         VirtioPciDriver driver = await VirtioPciDriver
             .StartAsync(handle, own | Virtio.Spec.VirtioFeatures.AccessPlatform, cancellation).ConfigureAwait(false);
         PciAccess access = new(driver, owned, description);
@@ -176,6 +180,20 @@ public sealed class PciAccess : DriverAccess
         }
     }
 
+    private async Task<uint> ReadAsync(ConfigField field, CancellationToken cancellation)
+    {
+        byte[] bytes = new byte[sizeof(uint)];
+        await _driver.ReadConfigAsync((uint)field.Offset, bytes, cancellation).ConfigureAwait(false);
+        return BinaryPrimitives.ReadUInt32LittleEndian(bytes);
+    }
+
+    private Task WriteAsync(ConfigField field, uint value, CancellationToken cancellation)
+    {
+        byte[] bytes = new byte[sizeof(uint)];
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes, value);
+        return _driver.WriteConfigAsync((uint)field.Offset, bytes, cancellation);
+    }
+
     private async Task StartQueuesAsync(DriverMemory memory, CancellationToken cancellation)
     {
         if ((_driver.Features & VirtioVhostUserSpec.AuxiliaryByQueue) == 0
@@ -184,7 +202,9 @@ public sealed class PciAccess : DriverAccess
             throw new InvalidDataException($"{Description} is no virtio-vhost-user device that this driver knows");
         }
 
-        byte[] config = new byte[VirtioVhostUserSpec.ConfigBytes];
+        bool hasNumbers = (_driver.Features & VirtioVhostUserSpec.SessionNumbers) != 0;
+        byte[] config = new byte[
+            hasNumbers ? VirtioVhostUserSpec.NumberedConfigBytes : VirtioVhostUserSpec.ConfigBytes];
         await _driver.ReadConfigAsync(0, config, cancellation).ConfigureAwait(false);
         uint rings = BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(VirtioVhostUserSpec.MaxVhostQueues.Offset));
         if (rings is 0 or > VirtioVhostUserSpec.MaxRings
@@ -193,6 +213,14 @@ public sealed class PciAccess : DriverAccess
             throw new InvalidDataException(
                 $"{Description} says that it has {rings} rings, with {_driver.QueueCount} queues: "
                 + "give it two and one more, and two for each ring");
+        }
+
+        if (hasNumbers
+            && BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(VirtioVhostUserSpec.Session.Offset)) == NoNumber)
+        {
+            throw new InvalidDataException(
+                $"{Description} numbers its sessions, and its machine does not show the numbers: "
+                + $"give it config_size={VirtioVhostUserSpec.NumberedConfigBytes}");
         }
 
         for (int i = 0; i < VirtioVhostUserSpec.QueueCount((int)rings); i++)

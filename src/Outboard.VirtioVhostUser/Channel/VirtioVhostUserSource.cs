@@ -6,6 +6,9 @@
 //
 // Reading the status before arming is what the device waits for (its R1); dropping what came is the cut between two
 // sessions (R3). A message may come before the status shows the front-end (R4): either begins the session.
+// A buffer that comes back empty is the end of the session, where the device offers that; it may also be that of the
+// session before, so it counts only after a message. Where sessions have numbers, messages come when the number of the
+// one that the status shows was acknowledged.
 // One loop looks at everything that an interrupt can mean. Messages that are sent share the gate with it: none of a
 // session that is over is sent after the next one began.
 using Microsoft.Extensions.Logging;
@@ -39,6 +42,8 @@ public sealed class VirtioVhostUserSource : ChannelSource
     private readonly Task _loop;
     private TaskCompletionSource<VirtioVhostUserChannel?>? _arming;
     private VirtioVhostUserChannel? _current;
+    private bool _hasMessage;
+    private uint _acknowledged;
 
     /// <summary>Begins to drive a device, and takes ownership of it.</summary>
     public VirtioVhostUserSource(DriverAccess access, ILogger? logger = null)
@@ -213,7 +218,24 @@ public sealed class VirtioVhostUserSource : ChannelSource
         }
 
         await _access.WriteStatusAsync(VirtioVhostUserSpec.BackendUp, cancellation).ConfigureAwait(false);
-        OnStatus(await _access.ReadStatusAsync(cancellation).ConfigureAwait(false));
+        await ReadStatusAsync(cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Looks at the status, and has messages come if there is a session. In one's turn.</summary>
+    private async Task ReadStatusAsync(CancellationToken cancellation)
+    {
+        uint status = await _access.ReadStatusAsync(cancellation).ConfigureAwait(false);
+        OnStatus(status);
+        if ((status & VirtioVhostUserSpec.FrontendUp) != 0
+            && (_access.Features & VirtioVhostUserSpec.SessionNumbers) != 0)
+        {
+            uint session = await _access.ReadSessionAsync(cancellation).ConfigureAwait(false);
+            if (session != _acknowledged)
+            {
+                await _access.AcknowledgeSessionAsync(session, cancellation).ConfigureAwait(false);
+                _acknowledged = session;
+            }
+        }
     }
 
     private async Task RunAsync()
@@ -256,7 +278,7 @@ public sealed class VirtioVhostUserSource : ChannelSource
         await _statusTurn.WaitAsync(_end.Token).ConfigureAwait(false);
         try
         {
-            OnStatus(await _access.ReadStatusAsync(_end.Token).ConfigureAwait(false));
+            await ReadStatusAsync(_end.Token).ConfigureAwait(false);
         }
         finally
         {
@@ -317,6 +339,7 @@ public sealed class VirtioVhostUserSource : ChannelSource
     {
         _arming = null;
         _current = new VirtioVhostUserChannel(this, _access);
+        _hasMessage = false;
         arming.TrySetResult(_current);
         return _current;
     }
@@ -330,14 +353,21 @@ public sealed class VirtioVhostUserSource : ChannelSource
             hasTaken = true;
             DriverBuffer buffer = _receiveBuffers[index];
             int length = (int)Math.Min(written, buffer.Length);
-            string? problem = DriverFrame.TryDecode(buffer.Span[..length], out DriverFrame frame);
+            bool isEnd = length == 0 && (_access.Features & VirtioVhostUserSpec.SessionEndBuffers) != 0;
+            DriverFrame frame = default;
+            string? problem = isEnd ? null : DriverFrame.TryDecode(buffer.Span[..length], out frame);
             _access.Receive.Ring.TryAdd([], [buffer], index);
-            if (problem is not null)
+            if (isEnd)
+            {
+                EndAfterMessages();
+            }
+            else if (problem is not null)
             {
                 _log.LogWarning("{Device}: {Problem}", Description, problem);
             }
             else if ((_current ?? (_arming is { } arming ? Connect(arming) : null)) is { } channel)
             {
+                _hasMessage = true;
                 channel.Take(frame);
             }
         }
@@ -345,6 +375,15 @@ public sealed class VirtioVhostUserSource : ChannelSource
         if (hasTaken)
         {
             _access.Receive.Submit();
+        }
+    }
+
+    /// <summary>The device says that the session is over. Under the gate.</summary>
+    private void EndAfterMessages()
+    {
+        if (_current is not null && _hasMessage)
+        {
+            EndCurrent();
         }
     }
 

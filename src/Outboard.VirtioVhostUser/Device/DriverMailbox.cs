@@ -1,5 +1,6 @@
 // Messages that wait for a buffer of the driver's. What is cleared is never delivered afterwards: taking a message,
-// writing it and publishing it are one step under the lock, so that the end of a session is an exact cut.
+// writing it and publishing it are one step under the lock, so that the end of a session is an exact cut. Messages can
+// be held back as a whole, until the driver has said that it knows whose they are.
 using Outboard.VirtioVhostUser.Protocol;
 
 namespace Outboard.VirtioVhostUser.Device;
@@ -16,6 +17,7 @@ internal sealed class DriverMailbox
     private readonly Lock _lock = new();
     private readonly Queue<(byte[] Bytes, TaskCompletionSource<bool>? Done)> _letters = new();
     private Action? _wake;
+    private bool _isHeld;
 
     /// <summary>Who looks when there is something.</summary>
     internal void SetReader(Action? wake)
@@ -26,13 +28,26 @@ internal sealed class DriverMailbox
         }
     }
 
+    /// <summary>Whether there is nothing to be given now.</summary>
     internal bool IsEmpty
     {
         get
         {
             lock (_lock)
             {
-                return _letters.Count == 0;
+                return _isHeld || _letters.Count == 0;
+            }
+        }
+    }
+
+    /// <summary>Messages that wait, held back or not.</summary>
+    internal int Count
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _letters.Count;
             }
         }
     }
@@ -49,11 +64,28 @@ internal sealed class DriverMailbox
     /// <summary>As <see cref="DeliverAsync"/>, and nobody waits.</summary>
     internal void Post(DriverFrame frame) => Enqueue(frame.Encode(), null);
 
-    /// <summary>Drops all messages.</summary>
+    /// <summary>Has the driver get an empty buffer.</summary>
+    internal void PostEnd() => Enqueue([], null);
+
+    /// <summary>Holds messages back from now on, or lets them go.</summary>
+    internal void Hold(bool holds)
+    {
+        lock (_lock)
+        {
+            _isHeld = holds;
+            if (!holds)
+            {
+                _wake?.Invoke();
+            }
+        }
+    }
+
+    /// <summary>Drops all messages; what comes next is not held back.</summary>
     internal void Clear()
     {
         lock (_lock)
         {
+            _isHeld = false;
             while (_letters.TryDequeue(out (byte[] Bytes, TaskCompletionSource<bool>? Done) letter))
             {
                 letter.Done?.TrySetResult(false);
@@ -68,7 +100,8 @@ internal sealed class DriverMailbox
     {
         lock (_lock)
         {
-            if (!_letters.TryPeek(out (byte[] Bytes, TaskCompletionSource<bool>? Done) letter) || !write(letter.Bytes))
+            if (_isHeld || !_letters.TryPeek(out (byte[] Bytes, TaskCompletionSource<bool>? Done) letter)
+                || !write(letter.Bytes))
             {
                 return false;
             }

@@ -344,8 +344,8 @@ internal sealed partial class FrontendSession : IAsyncDisposable
 
         if (request.NeedsReply)
         {
-            _device.Mailbox.Post(
-                new DriverFrame(request.Request, MessageFlags.Reply, VhostUserMessage.PayloadOf(1UL)));
+            DriverFrame refusal = new(request.Request, MessageFlags.Reply, VhostUserMessage.PayloadOf(1UL));
+            _device.TryWithSession(this, () => _device.Mailbox.Post(refusal));
         }
     }
 

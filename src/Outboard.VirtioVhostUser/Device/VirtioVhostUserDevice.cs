@@ -52,12 +52,12 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     private bool _mustBeSeen;
     private bool _isBroken;
     private bool _endedByStop;
+    private uint _number;
 
     /// <summary>Makes a device. Nothing is served before <see cref="ServeAsync"/>.</summary>
     /// <exception cref="ArgumentException">The options contradict each other.</exception>
     public VirtioVhostUserDevice(VirtioVhostUserOptions options)
-        : base(options.Type, QueueSizes(options), new ConfigSpace(
-            VirtioVhostUserSpec.ConfigBytes, VirtioVhostUserSpec.Status))
+        : base(options.Type, QueueSizes(options), ConfigSpaceOf(options))
     {
         DriverFrame.RequireLittleEndian();
         if (!ulong.IsPow2(options.WindowBytes) || options.WindowBytes < VirtioVhostUserOptions.MinWindowBytes)
@@ -85,7 +85,9 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
 
     /// <inheritdoc/>
     public override ulong DeviceFeatures => VirtioVhostUserSpec.ExplicitOffsets
-        | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion;
+        | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion
+        | VirtioVhostUserSpec.SessionEndBuffers
+        | (_options.NumbersSessions ? VirtioVhostUserSpec.SessionNumbers : 0);
 
     /// <inheritdoc/>
     public override IReadOnlyList<SharedRegion> SharedRegions { get; }
@@ -94,6 +96,8 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     public int Rings => _options.Rings;
 
     internal VirtioVhostUserOptions Options => _options;
+
+    private bool HasNumbers => (NegotiatedFeatures & VirtioVhostUserSpec.SessionNumbers) != 0;
 
     internal DriverMailbox Mailbox { get; } = new();
 
@@ -145,46 +149,6 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             EndSession(session);
             await session.DisposeAsync().ConfigureAwait(false);
         }
-    }
-
-    /// <inheritdoc/>
-    public override void ReadConfig(uint offset, Span<byte> destination)
-    {
-        lock (_gate)
-        {
-            base.ReadConfig(offset, destination);
-            if (offset == 0 && !destination.IsEmpty && !_isUp)
-            {
-                _mustBeSeen = false;
-            }
-        }
-    }
-
-    /// <inheritdoc/>
-    public override bool WriteConfig(uint offset, ReadOnlySpan<byte> source, bool isMigration = false)
-    {
-        if (offset > VirtioVhostUserSpec.ConfigBytes
-            || source.Length > VirtioVhostUserSpec.ConfigBytes - (int)offset)
-        {
-            return false;
-        }
-
-        if (offset >= sizeof(uint) || source.IsEmpty)
-        {
-            return false;
-        }
-
-        // Numbers are written as a whole; a transport that writes all of the space writes this one, too.
-        uint status = 0;
-        for (int i = 0; i < sizeof(uint); i++)
-        {
-            int from = i - (int)offset;
-            uint value = from >= 0 && from < source.Length ? source[from] : 0U;
-            status |= value << (8 * i);
-        }
-
-        WriteStatus(status);
-        return true;
     }
 
     /// <inheritdoc/>
@@ -296,44 +260,6 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         return sizes;
     }
 
-    private void WriteStatus(uint status)
-    {
-        if ((status & ~(VirtioVhostUserSpec.BackendUp | VirtioVhostUserSpec.FrontendUp)) != 0)
-        {
-            Break($"status 0x{status:x} has bits that nobody knows");
-            return;
-        }
-
-        bool wantsUp = (status & VirtioVhostUserSpec.BackendUp) != 0;
-        FrontendSession? ended = null;
-        bool tells = false;
-        lock (_gate)
-        {
-            if (wantsUp && !_isUp)
-            {
-                // R1: a driver that has not read the end of its session does not know what it arms for.
-                tells = _mustBeSeen || _isBroken;
-                if (!tells)
-                {
-                    _isUp = true;
-                    _released = Windows.ReleaseAsync(_released);
-                    UpdateStatus();
-                    _armed.TrySetResult();
-                }
-            }
-            else if (!wantsUp && _isUp)
-            {
-                ended = TakeDown(mustBeSeen: false);
-            }
-        }
-
-        ended?.Close();
-        if (tells)
-        {
-            NotifyConfigChanged();
-        }
-    }
-
     /// <summary>Waits for the driver, then makes this the session.</summary>
     /// <returns>False when the front-end went away before.</returns>
     private async Task<bool> ConnectAsync(
@@ -384,6 +310,13 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             }
 
             session.Begin(NegotiatedFeatures);
+            if (HasNumbers)
+            {
+                _number = Math.Max(1, unchecked(_number + 1));
+                Config.Set(VirtioVhostUserSpec.Session, _number);
+                Mailbox.Hold(true);
+            }
+
             _session = session;
             _isConnected = true;
             UpdateStatus();
@@ -453,6 +386,12 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         }
 
         Mailbox.Clear();
+        if (mustBeSeen && !_isBroken && session is not null
+            && (NegotiatedFeatures & VirtioVhostUserSpec.SessionEndBuffers) != 0)
+        {
+            Mailbox.PostEnd();
+        }
+
         foreach (AuxiliarySlot slot in _slots)
         {
             slot.SetDoorbell(null);
@@ -462,8 +401,4 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         UpdateStatus();
         return session;
     }
-
-    private void UpdateStatus() => Config.Set(
-        VirtioVhostUserSpec.Status,
-        (_isUp ? VirtioVhostUserSpec.BackendUp : 0U) | (_isConnected ? VirtioVhostUserSpec.FrontendUp : 0U));
 }

@@ -43,6 +43,12 @@ public sealed record VirtioVhostUserOptions
     public ReadOnlyMemory<byte> Id { get; init; } = new byte[VirtioVhostUserSpec.IdBytes];
 
     /// <summary>
+    /// Whether sessions are numbered for drivers that want that. The configuration space is larger then, which the
+    /// driver's machine may have to be told.
+    /// </summary>
+    public bool NumbersSessions { get; init; }
+
+    /// <summary>
     /// How long the memory of a front-end stays visible after it went away, while the driver has not taken note. Null
     /// waits for the driver: it may be polling there.
     /// </summary>

@@ -9,7 +9,7 @@
 //   queue 3 + 2i    notified by the driver: ring i is broken
 //   queue 2 + 2N    notified by the driver: the log has changed
 //
-// Not here: the capabilities 6 and 7 of the PCI drafts, end-of-session buffers, sessions that are acknowledged.
+// Not here: the capabilities 6 and 7 of the PCI drafts.
 using Outboard.Virtio;
 
 namespace Outboard.VirtioVhostUser.Protocol;
@@ -25,6 +25,9 @@ public static class VirtioVhostUserSpec
 
     /// <summary>Bytes of the configuration space.</summary>
     public const int ConfigBytes = 24;
+
+    /// <summary>Bytes of the configuration space with <see cref="SessionNumbers"/>.</summary>
+    public const int NumberedConfigBytes = 32;
 
     /// <summary>Bytes of an identification.</summary>
     public const int IdBytes = 16;
@@ -43,6 +46,19 @@ public static class VirtioVhostUserSpec
     /// the other, each at the sum of the sizes before it, and offsets are 0.
     /// </summary>
     public const ulong ExplicitOffsets = 1UL << 0;
+
+    /// <summary>
+    /// Private feature: a buffer of queue 0 that comes back with nothing in it is the end of a session that the device
+    /// ended; messages of the session come before it, those of the next one after it. It is a hint that comes early: a
+    /// driver that has armed anew does not get the one of the session before.
+    /// </summary>
+    public const ulong SessionEndBuffers = 1UL << 1;
+
+    /// <summary>
+    /// Private feature: sessions have numbers, and no message of one comes before the driver has acknowledged its
+    /// number. The configuration space has 32 bytes then.
+    /// </summary>
+    public const ulong SessionNumbers = 1UL << 2;
 
     /// <summary>Private feature: auxiliary notifications are those of further queues. It is always offered.</summary>
     public const ulong AuxiliaryByQueue = 1UL << 4;
@@ -81,6 +97,12 @@ public static class VirtioVhostUserSpec
 
     /// <summary>Identification, 16 bytes; zeroes for none.</summary>
     public static ConfigField Id { get; } = new(8, IdBytes);
+
+    /// <summary>With <see cref="SessionNumbers"/>: the number of the session, le32; 0 before the first one.</summary>
+    public static ConfigField Session { get; } = new(24, 4);
+
+    /// <summary>With <see cref="SessionNumbers"/>: the number that the driver has acknowledged, le32.</summary>
+    public static ConfigField Acknowledged { get; } = new(28, 4, IsWritable: true);
 
     /// <summary>Queues of a device for so many rings.</summary>
     public static int QueueCount(int rings) => FirstAuxiliaryQueue + (2 * rings) + 1;

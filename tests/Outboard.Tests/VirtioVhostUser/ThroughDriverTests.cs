@@ -8,6 +8,7 @@ using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Channel;
+using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.Protocol;
 using Xunit;
 
@@ -16,6 +17,8 @@ namespace Outboard.Tests.VirtioVhostUser;
 [Collection(VhostUserCollection.Name)]
 public sealed class ThroughDriverTests
 {
+    private const int PageBytes = 4096;
+
     [Theory]
     [InlineData(ulong.MaxValue, false, false, false)]
     [InlineData(ulong.MaxValue, true, true, false)]
@@ -24,11 +27,24 @@ public sealed class ThroughDriverTests
     [InlineData(ulong.MaxValue, false, false, true)]
     [InlineData(ulong.MaxValue, false, true, true)]
     [InlineData(ApplianceRig.PlainFeatures, false, true, true)]
-    public async Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked, bool isVhostPci)
+    public Task A_disk_keeps_its_data(ulong features, bool sharesInterrupt, bool isPacked, bool isVhostPci) =>
+        KeepDataAsync(
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }, ApplianceRig.Options,
+            isPacked, isVhostPci);
+
+    [Theory]
+    [InlineData(ulong.MaxValue, true)]
+    [InlineData(ApplianceRig.PlainFeatures, false)]
+    public Task A_disk_keeps_its_data_where_sessions_are_numbered(ulong features, bool sharesInterrupt) =>
+        KeepDataAsync(
+            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt },
+            ApplianceRig.Options with { NumbersSessions = true }, isPacked: false, isVhostPci: false);
+
+    private static async Task KeepDataAsync(
+        InProcessOptions access, VirtioVhostUserOptions options, bool isPacked, bool isVhostPci)
     {
         OpenThings before = OpenThings.Count();
-        await using (ApplianceRig rig = await ApplianceRig.StartAsync(
-            new InProcessOptions { Features = features, SharesInterrupt = sharesInterrupt }, isVhostPci: isVhostPci))
+        await using (ApplianceRig rig = await ApplianceRig.StartAsync(access, options, isVhostPci: isVhostPci))
         {
             using MemoryDisk disk = new(8 << 20);
             rig.StartBackend(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
@@ -82,12 +98,16 @@ public sealed class ThroughDriverTests
         Assert.Equal(0x1234UL, BinaryPrimitives.ReadUInt64LittleEndian(capacity));
     }
 
+    /// <summary>The log lies in the device's second region: the page of the answer is marked there, the page of the
+    /// request is not.</summary>
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public async Task What_a_device_writes_is_logged(bool isVhostPci)
+    [InlineData(ulong.MaxValue, false)]
+    [InlineData(ulong.MaxValue, true)]
+    [InlineData(ApplianceRig.PlainFeatures, false)]
+    public async Task What_a_device_writes_is_logged(ulong features, bool isVhostPci)
     {
-        await using ApplianceRig rig = await ApplianceRig.StartAsync(isVhostPci: isVhostPci);
+        await using ApplianceRig rig = await ApplianceRig.StartAsync(
+            new InProcessOptions { Features = features }, isVhostPci: isVhostPci);
         rig.StartBackend(new FakeDevice());
         await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync();
         using DriverMemory memory = new(1 << 20);
@@ -96,9 +116,11 @@ public sealed class ThroughDriverTests
         for (int round = 0; round < 2; round++)
         {
             using FrontendLog log = await frontend.StartLoggingAsync([queue], tells: true);
-            Echo(queue, memory);
+            (DriverBuffer request, DriverBuffer answer) = Echo(queue, memory);
             Assert.True(log.Marked!.Wait(20_000) > 0, "the driver tells that it marked pages");
-            Assert.NotEmpty(log.Harvest());
+            IReadOnlyList<ulong> pages = log.Harvest();
+            Assert.Contains(answer.GuestAddress / PageBytes, pages);
+            Assert.DoesNotContain(request.GuestAddress / PageBytes, pages);
             await frontend.StopLoggingAsync([queue]);
         }
     }
@@ -142,15 +164,16 @@ public sealed class ThroughDriverTests
         }
     }
 
-    private static void Echo(FrontendQueue queue, DriverMemory memory)
+    private static (DriverBuffer Request, DriverBuffer Answer) Echo(FrontendQueue queue, DriverMemory memory)
     {
-        DriverBuffer request = memory.Allocate(16);
-        DriverBuffer answer = memory.Allocate(16);
+        DriverBuffer request = memory.Allocate(16, PageBytes);
+        DriverBuffer answer = memory.Allocate(16, PageBytes);
         request.Span.Fill(0x31);
         queue.Ring.TryAdd([request], [answer], 0);
         queue.Submit();
         Collect(queue);
         Assert.Equal(request.Span, answer.Span);
+        return (request, answer);
     }
 
     /// <summary>Waits for a used chain. A call may come without one: an interrupt stands for several rings.</summary>

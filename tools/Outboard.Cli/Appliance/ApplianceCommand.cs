@@ -11,7 +11,6 @@ using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Channel;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Device;
-using Outboard.VirtioVhostUser.Protocol;
 using Outboard.VirtioVhostUser.VhostPci;
 
 namespace Outboard.Cli.Appliance;
@@ -91,5 +90,5 @@ internal static class ApplianceCommand
     /// <summary>What the appliance's QEMU is to be started with.</summary>
     private static string Arguments(ApplianceSettings settings, VirtioVhostUserDevice device) =>
         $"-chardev socket,id=vvu,path={settings.AppliancePath} -device vhost-user-test-device-pci,chardev=vvu,"
-        + $"virtio-id={(int)device.Id},num_vqs={device.QueueCount},config_size={VirtioVhostUserSpec.ConfigBytes}";
+        + $"virtio-id={(int)device.Id},num_vqs={device.QueueCount},config_size={device.Config.SizeBytes}";
 }

@@ -13,7 +13,7 @@ namespace Outboard.Cli.Appliance;
 /// <summary>The settings. Null means that nothing was said.</summary>
 internal sealed record ApplianceSettings(
     string? Personality, string? FrontendPath, string? PeerPath, string? AppliancePath, string? AdapterPath, int? Rings,
-    long? WindowBytes, int? DeviceType, string? DeviceName, int? GraceMs, LogLevel LogLevel)
+    long? WindowBytes, int? DeviceType, string? DeviceName, int? GraceMs, bool NumbersSessions, LogLevel LogLevel)
 {
     /// <summary>Whether the device is a vhost-pci adapter.</summary>
     /// <exception cref="CommandLineException">What was said does not suit it.</exception>
@@ -43,6 +43,7 @@ internal sealed record ApplianceSettings(
             Rings = Rings ?? defaults.Rings,
             WindowBytes = (ulong?)WindowBytes ?? defaults.WindowBytes,
             Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? AdapterPath ?? string.Empty),
+            NumbersSessions = NumbersSessions,
             MemoryGrace = GraceMs is { } grace ? TimeSpan.FromMilliseconds(grace) : null,
         };
         return ulong.IsPow2(options.WindowBytes) && options.WindowBytes >= VirtioVhostUserOptions.MinWindowBytes
@@ -114,13 +115,17 @@ internal sealed class ApplianceOptions
         "Take the tenant's memory away this long after it is gone, whatever the back-end does. [default: wait for it]",
         0, LongestGraceMs);
 
+    private readonly SwitchOption _numbers = new(
+        "--number-sessions", "Have back-ends acknowledge each front-end's number before it is heard.");
+
     private readonly LogOptions _log = new();
 
     public void AddTo(Command command)
     {
         Option[] all =
         [
-            _frontend, _peer, _appliance, _personality, _adapter, _rings, _window, _type, _name, _grace, .. _log.All,
+            _frontend, _peer, _appliance, _personality, _adapter, _rings, _window, _type, _name, _grace, _numbers,
+            .. _log.All,
         ];
         foreach (Option option in all)
         {
@@ -141,6 +146,7 @@ internal sealed class ApplianceOptions
             _type.Read(result),
             _name.Read(result),
             _grace.Read(result),
+            _numbers.Read(result),
             _log.Read(result));
     }
 }

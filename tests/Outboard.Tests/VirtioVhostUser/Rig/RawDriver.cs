@@ -55,12 +55,23 @@ internal sealed class RawDriver
         _access.Receive.Submit();
     }
 
-    /// <summary>The next message; null when none has come.</summary>
+    /// <summary>Buffers that came back empty: ends of sessions.</summary>
+    public int Ends { get; private set; }
+
+    /// <summary>The next message; null when none has come. Ends of sessions are counted and passed over.</summary>
     public DriverFrame? TryReceive()
     {
         if (!_access.Receive.Ring.TryCollect(out uint index, out uint written))
         {
             return null;
+        }
+
+        if (written == 0)
+        {
+            Assert.NotEqual(0UL, _access.Features & VirtioVhostUserSpec.SessionEndBuffers);
+            Ends++;
+            Post(1);
+            return TryReceive();
         }
 
         Assert.Null(DriverFrame.TryDecode(_receive[index].Span[..(int)written], out DriverFrame frame));
