@@ -1,7 +1,8 @@
 #!/bin/bash
 # bench.sh - measures "outboard" side by side with its peers; writes docs/BENCHMARKS.md, plots, and docs/bench/*.tsv.
 #
-#   eng/bench.sh [--duration SECONDS] [--pairs N] [--folder FOLDER] [--program PATH] [--out FOLDER] [--only PART]...
+#   eng/bench.sh [--duration SECONDS] [--pairs N] [--folder FOLDER] [--keep FOLDER] [--program PATH] [--out FOLDER]
+#                [--only PART]...
 #
 # The same load generator (outboard bench block) runs strictly alternately on all, A B C C B A ..., on the same file.
 # qemu-storage-daemon runs once for each of its aio modes, the program on Rust's vhost-user-backend once for each of its
@@ -10,13 +11,15 @@
 #   --duration  measured seconds of each run [0.4]        --pairs    runs of each, for each load [5]
 #   --folder    where the disk image goes [/var/tmp]      --out      where the report goes [docs]
 #   --program   the program instead of a Release build
-#   --only      null, file, direct, queues, rings, start, check, net or appliance, repeatedly; the others keep what they had
+#   --keep      where the peer, the image and the published forms stay for another call, that then only measures
+#   --only      null, file, direct, queues, rings, start, check, net or appliance, repeatedly; the others keep what they
+#               had; or forms, which measures nothing and makes what --keep keeps
 # All of it takes some 25 minutes. Needs what eng/peers.sh needs, two processors, and 3 GiB of disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 
-DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY=
+DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY= KEEP=
 WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net appliance"
 BACKEND_CPU=0 OTHER_CPU=1
 EXPORT=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix
@@ -34,12 +37,13 @@ while [ $# -gt 0 ]; do
     --folder) FOLDER=$2 ;;
     --program) PROGRAM=$2 ;;
     --out) OUT=$2 ;;
+    --keep) KEEP=$2 ;;
     --only) ONLY="$ONLY $2" ;;
     *) fail "unknown argument '$1'" "see the head of eng/bench.sh" ;;
   esac
   shift 2
 done
-for part in $ONLY; do [[ " $PARTS " = *" $part "* ]] || fail "there is no part '$part'" "choose from: $PARTS"; done
+for part in $ONLY; do [[ " $PARTS forms " = *" $part "* ]] || fail "there is no part '$part'" "choose from: $PARTS"; done
 
 [ "$(nproc)" -ge 2 ] || fail "this machine has one processor" "use one with two"
 # A high priority for this session, if the machine gives it: then other programs disturb less.
@@ -57,7 +61,9 @@ export DOTNET_ROOT=${DOTNET_ROOT:-$(dirname "$(readlink -f "$(command -v dotnet)
 
 WORK=$(mktemp -d "$FOLDER/outboard-bench.XXXXXX")
 RESULTS=$WORK/results.tsv
-RUST=$WORK/build/release/rust-blk RUST_SOURCE=tests/Outboard.Benchmarks/Peers/rust-blk/Cargo.toml
+BUILT=${KEEP:-$WORK}
+mkdir -p "$BUILT"
+RUST=$BUILT/build/release/rust-blk RUST_SOURCE=tests/Outboard.Benchmarks/Peers/rust-blk/Cargo.toml
 PIDS=()
 stop_all() {
   local pid
@@ -104,8 +110,9 @@ start_rust() {
 
 build_rust() {
   local crates=/usr/share/cargo/registry
+  [ ! -x "$RUST" ] || return 0
   say "building the program on Rust's crates"
-  CARGO_HOME=$WORK/cargo CARGO_TARGET_DIR=$WORK/build CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
+  CARGO_HOME=$WORK/cargo CARGO_TARGET_DIR=$BUILT/build CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc \
     eng/peer.sh cargo build --quiet --release --offline --manifest-path "$RUST_SOURCE" \
     --config 'source.crates-io.replace-with="debian"' --config "source.debian.directory=\"$crates\"" >&2 ||
     fail "the program on Rust's crates does not build" "see above"
@@ -123,21 +130,21 @@ start_null() {
 }
 
 start_file() {
-  start_outboard "--blk-file=$WORK/image" --io=auto
-  start_daemon qsd_threads "driver=file,filename=$WORK/image,locking=off,aio=threads"
-  start_daemon qsd_io_uring "driver=file,filename=$WORK/image,locking=off,aio=io_uring"
-  start_rust rust_sync --engine sync --file "$WORK/image"
-  start_rust rust_sync_polling --engine sync --file "$WORK/image" --poll-us 50
+  start_outboard "--blk-file=$BUILT/image" --io=auto
+  start_daemon qsd_threads "driver=file,filename=$BUILT/image,locking=off,aio=threads"
+  start_daemon qsd_io_uring "driver=file,filename=$BUILT/image,locking=off,aio=io_uring"
+  start_rust rust_sync --engine sync --file "$BUILT/image"
+  start_rust rust_sync_polling --engine sync --file "$BUILT/image" --poll-us 50
   NAMES=(ours qsd_threads qsd_io_uring rust_sync rust_sync_polling)
 }
 
 start_direct() {
-  local file=driver=file,filename=$WORK/image,locking=off,cache.direct=on
-  start_outboard "--blk-file=$WORK/image" --direct
+  local file=driver=file,filename=$BUILT/image,locking=off,cache.direct=on
+  start_outboard "--blk-file=$BUILT/image" --direct
   start_daemon qsd_native "$file,aio=native"
   start_daemon qsd_io_uring "$file,aio=io_uring"
-  start_rust rust_uring --engine uring --direct --file "$WORK/image"
-  start_rust rust_uring_polling --engine uring --direct --file "$WORK/image" --poll-us 50
+  start_rust rust_uring --engine uring --direct --file "$BUILT/image"
+  start_rust rust_uring_polling --engine uring --direct --file "$BUILT/image" --poll-us 50
   NAMES=(ours qsd_native qsd_io_uring rust_uring rust_uring_polling)
 }
 
@@ -289,12 +296,13 @@ publish_forms() {
   local form
   for form in "jit -p:PublishReadyToRun=false" "shipped" "single-file --self-contained -p:PublishSingleFile=true" \
     "trimmed --self-contained -p:PublishSingleFile=true -p:PublishTrimmed=true" "aot -p:OutboardAot=true"; do
+    [ ! -x "$BUILT/${form%% *}/outboard" ] || continue
     say "publishing: $form"
     # a folder for the objects of each: a trimmed program leaves ones that others cannot use
     # shellcheck disable=SC2086
     set -- $form
     rm -rf "$WORK/source" && git -c advice.detachedHead=false clone -q . "$WORK/source"
-    (cd "$WORK/source" && dotnet publish tools/Outboard.Cli -c Release -r linux-x64 "${@:2}" -v quiet -o "$WORK/$1") >&2
+    (cd "$WORK/source" && dotnet publish tools/Outboard.Cli -c Release -r linux-x64 "${@:2}" -v quiet -o "$BUILT/$1") >&2
   done
 }
 
@@ -324,18 +332,18 @@ measure_start() {
     say "start-up: ${form#*|}"
     unset DOTNET_PROCESSOR_COUNT
     printf 'form\t%s\t%s\t%s\n' "${form%|*}" "${form#*|}" \
-      "$(find "$WORK/${form%|*}" -type f ! -name '*.pdb' ! -name '*.dbg' -printf '%s\n' |
+      "$(find "$BUILT/${form%|*}" -type f ! -name '*.pdb' ! -name '*.dbg' -printf '%s\n' |
         awk '{ sum += $1 } END { print sum }')" >> "$RESULTS"
-    start_times "${form%|*}" "" "$WORK/${form%|*}/outboard" block "--socket-path=$WORK/start" "--blk-file=$WORK/image" \
-      --quiet
+    start_times "${form%|*}" "" "$BUILT/${form%|*}/outboard" block "--socket-path=$WORK/start" \
+      "--blk-file=$BUILT/image" --quiet
     export DOTNET_PROCESSOR_COUNT=2
-    first_moments "${form%|*}" "$WORK/${form%|*}/outboard"
+    first_moments "${form%|*}" "$BUILT/${form%|*}/outboard"
   done
   unset DOTNET_PROCESSOR_COUNT
   start_times qemu-storage-daemon eng/peer.sh qemu-storage-daemon \
-    --blockdev "driver=file,filename=$WORK/image,locking=off,aio=io_uring,node-name=disk" \
+    --blockdev "driver=file,filename=$BUILT/image,locking=off,aio=io_uring,node-name=disk" \
     --export "$EXPORT,addr.path=$WORK/start"
-  start_times rust-blk eng/peer.sh "$RUST" --socket "$WORK/start" --engine sync --file "$WORK/image"
+  start_times rust-blk eng/peer.sh "$RUST" --socket "$WORK/start" --engine sync --file "$BUILT/image"
 }
 
 . eng/bench/net.sh
@@ -363,9 +371,15 @@ describe_part() {
 
 if [ "$ONLY" != " appliance" ]; then
   build_rust
-  say "making an image of $IMAGE_MIB MiB in $WORK"
-  head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$WORK/image"
-  sync "$WORK/image"
+  if [ ! -e "$BUILT/image" ]; then
+    say "making an image of $IMAGE_MIB MiB in $BUILT"
+    head -c "${IMAGE_MIB}M" /dev/zero | tr '\0' '\125' > "$BUILT/image"
+    sync "$BUILT/image"
+  fi
+fi
+if [ "$ONLY" = " forms" ]; then
+  publish_forms
+  exit
 fi
 mkdir -p "$OUT/bench"
 for part in ${ONLY:-$PARTS}; do
@@ -377,4 +391,5 @@ done
 
 say "writing the report"
 dotnet run --file eng/bench/report.cs -- "$OUT/bench" "$OUT"
+[ ! -s "$OUT/bench/queues.tsv" ] || dotnet run --file eng/bench/curves.cs -- "$OUT"
 say "done: $OUT/BENCHMARKS.md"

@@ -361,11 +361,13 @@ public sealed partial class RunningQueue
             return false;
         }
 
-        int limit = _handler.EarlyLimit;
+        int limit = 1;
         int more;
         do
         {
+            // Few at first: the sooner the driver finds the first ones, the longer both sides work at the same time.
             FlushEarly(isAlone);
+            limit = Math.Min(2 * limit, _handler.EarlyLimit);
             more = _handler.Drain(limit);
             served += more;
         }

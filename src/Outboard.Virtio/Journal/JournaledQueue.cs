@@ -148,11 +148,6 @@ public abstract class JournaledQueue : QueueHandler
 
     private bool TryHandleNext()
     {
-        if (_queue.PublishesBeforeTake)
-        {
-            RetirePublished();
-        }
-
         ushort position = _queue.Position;
         if (!_queue.TryTake(out DescriptorChain chain))
         {

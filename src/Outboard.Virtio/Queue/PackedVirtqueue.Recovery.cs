@@ -78,20 +78,4 @@ internal sealed partial class PackedVirtqueue
         NoteTakenAgain(slot);
         return true;
     }
-
-    /// <summary>Records a chain as held; a batch that waits is published first, see PackedInflight.</summary>
-    private void Record(int slot, int count)
-    {
-        if (_inflight is null)
-        {
-            return;
-        }
-
-        if (_hasBatch)
-        {
-            Publish();
-        }
-
-        _inflight.Take(slot, _chain.AsSpan(0, count));
-    }
 }

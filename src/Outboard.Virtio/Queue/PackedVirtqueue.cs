@@ -83,8 +83,6 @@ internal sealed partial class PackedVirtqueue : Virtqueue
 
     internal override bool IsTracked => _inflight is not null;
 
-    internal override bool PublishesBeforeTake => _inflight is not null;
-
     internal override ushort UsedPosition => _used.Packed;
 
     public override bool HasUnpublished => _hasBatch;
@@ -122,7 +120,7 @@ internal sealed partial class PackedVirtqueue : Virtqueue
                 _available = _available.Advance(count, Size);
                 _ringCounts[slot] = (ushort)count;
                 _heldDescriptors += count;
-                Record(slot, count);
+                _inflight?.Take(slot, _chain.AsSpan(0, count));
                 chain = Hold(slot, readable, total, position);
                 return true;
             }
@@ -136,6 +134,7 @@ internal sealed partial class PackedVirtqueue : Virtqueue
     {
         if (_hasBatch)
         {
+            _inflight?.Publishing();
             uint offset = (_batchStart.Index * PackedRing.DescriptorBytes) + PackedRing.LengthOffset;
             _ring.WriteRelease64(offset, _batchFirst);
             _hasBatch = false;
@@ -234,12 +233,7 @@ internal sealed partial class PackedVirtqueue : Virtqueue
     {
         _available = new PackedPosition(position);
         _heldDescriptors -= _ringCounts[slot];
-        if (_inflight is not null)
-        {
-            // The record's free list may only move with nothing unpublished.
-            Publish();
-            _inflight.PutBack(slot);
-        }
+        _inflight?.PutBack(slot);
     }
 
     private protected override void Requeue(int slot) => _resubmitted.Push(_takenAgain[slot]);

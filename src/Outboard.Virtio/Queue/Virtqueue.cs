@@ -104,9 +104,6 @@ public abstract partial class Virtqueue : IDisposable
     /// <summary>Whether an in-flight region records which chains are held.</summary>
     internal abstract bool IsTracked { get; }
 
-    /// <summary>Whether <see cref="TryTake"/> publishes what was completed before it takes a chain.</summary>
-    internal virtual bool PublishesBeforeTake => false;
-
     /// <summary>
     /// Where the driver gets the next chain: the <see cref="Position"/> of a chain that is returned in order.
     /// </summary>

@@ -5,9 +5,10 @@
 //            P2  for each descriptor: copied into the entry at free_head; free_head = its next; e.num++; e.last at the
 //                last
 //            P3  old_free_head = free_head
-//   Return   (the queue writes the used descriptor, unless it is the first of a batch)
-//            P4  desc[e.last].next = free_head; free_head = e         P5  used_idx and used_wrap_counter move on
-//   Publish  P6  the batch's first used descriptor, in one store (by the queue)
+//   Return   (the queue writes the used descriptor, unless it is the first of a batch; nothing changes here)
+//   Publish  P4  desc[e.last].next = free_head, free_head = e for each chain of the batch
+//            P5  used_idx and used_wrap_counter move on
+//            P6  the batch's first used descriptor, in one store (by the queue)
 //            P7  e.inflight = 0 for each chain of the batch           P8  old_free_head = free_head
 //            P9  old_used_idx, old_used_wrap_counter = the current ones
 //   Put back B1  desc[e.last].next = free_head; free_head = e         B2  old_free_head = e     B3  e.inflight = 0
@@ -15,7 +16,7 @@
 // After a kill the ring tells whether P6 happened: then the record's current values count, else the old ones. The USED
 // bit alone tells it: the driver lives on, and may have made that descriptor available again, a lap later. What is
 // rolled back may have left flags of used descriptors behind its first one in the ring; the queue takes them back.
-// A batch must be published before the next Take or Put back, since P3 and B2 commit the free list that P4 changed.
+// P4 stands here and not in Return because a Take or Put back may come between, whose P3 and B2 commit the free list.
 //
 // Why any prefix of these stores will do is shown by test: CrashAtEveryStoreTests ends the device before each of them.
 // Why only prefixes: a kill takes effect between two instructions. What was stored before becomes visible, in whatever
@@ -125,17 +126,25 @@ internal sealed class PackedInflight
         _window.WriteRelease8(Entry(head) + PackedInflightSpec.EntryInflight, 0);
     }
 
-    /// <summary>Steps P4 and P5.</summary>
+    /// <summary>Notes a chain of the batch that is published next.</summary>
     internal void Return(int slot, PackedPosition usedAfter)
     {
-        ushort head = _entryOf[slot];
-        ushort last = _last[head];
-        _next[last] = _freeHead;
-        _window.WriteRelease16(Entry(last) + PackedInflightSpec.EntryNext, _freeHead);
-        _freeHead = head;
-        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
-        _batch.Add(head);
+        _batch.Add(_entryOf[slot]);
         _used = usedAfter;
+    }
+
+    /// <summary>Steps P4 and P5, before the batch is published.</summary>
+    internal void Publishing()
+    {
+        foreach (ushort head in _batch)
+        {
+            ushort last = _last[head];
+            _next[last] = _freeHead;
+            _window.WriteRelease16(Entry(last) + PackedInflightSpec.EntryNext, _freeHead);
+            _freeHead = head;
+        }
+
+        _window.WriteRelease16(PackedInflightSpec.FreeHead, _freeHead);
         WriteUsed();
     }
 
