@@ -174,6 +174,10 @@ public sealed partial class VfioUserClient : PciHandle, IAsyncDisposable
     }
 
     /// <inheritdoc/>
+    public override Task WaitForLossAsync(CancellationToken cancellation) =>
+        _connection.Loss.WaitAsync(cancellation);
+
+    /// <inheritdoc/>
     public override async Task ResetAsync(CancellationToken cancellation = default)
     {
         using VfioUserMessage reply = await AskAsync(
