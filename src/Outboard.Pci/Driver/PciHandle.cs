@@ -55,6 +55,11 @@ public abstract class PciHandle
     public virtual SharedMemory OpenWindow(int bar, ulong offset, ulong sizeBytes) =>
         throw new IOException($"BAR {bar} cannot be mapped");
 
+    /// <summary>Ends when nobody serves the function any more, which most handles never find out by themselves.
+    /// </summary>
+    public virtual Task WaitForLossAsync(CancellationToken cancellation) =>
+        Task.Delay(Timeout.InfiniteTimeSpan, cancellation);
+
     /// <summary>Resets the function.</summary>
     public abstract Task ResetAsync(CancellationToken cancellation);
 }

@@ -33,6 +33,9 @@ internal sealed class ClientConnection : IAsyncDisposable
     /// <summary>Whether the server has gone.</summary>
     internal bool IsLost => _isLost;
 
+    /// <summary>Ends when the server has gone.</summary>
+    internal Task Loss => _receiving;
+
     /// <summary>What the server said in the negotiation.</summary>
     internal VersionCapabilities Server { get; private set; } = new();
 

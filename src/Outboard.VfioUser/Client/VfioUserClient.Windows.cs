@@ -83,6 +83,7 @@ public sealed partial class VfioUserClient
 
     private void ForgetBars()
     {
+        ForgetShadows();
         lock (_barsLock)
         {
             foreach (RegionInfo info in _bars.Values)

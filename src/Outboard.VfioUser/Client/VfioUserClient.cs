@@ -96,26 +96,6 @@ public sealed partial class VfioUserClient : PciHandle, IAsyncDisposable
         }
     }
 
-    /// <inheritdoc/>
-    public override async Task<IReadOnlyList<PciDoorbell>> OpenDoorbellsAsync(
-        int bar, CancellationToken cancellation = default)
-    {
-        uint argsz = RegionIoFdsPayload.Bytes;
-        while (true)
-        {
-            using VfioUserMessage reply = await AskAsync(
-                VfioUserCommand.DeviceGetRegionIoFds, new RegionIoFdsPayload(argsz, 0, (uint)bar, 0), cancellation)
-                .ConfigureAwait(false);
-            RegionIoFdsPayload head = Head<RegionIoFdsPayload>(reply);
-            if (head.Argsz <= argsz || head.Argsz > MessageHeader.MaxPayloadBytes)
-            {
-                return ReadDoorbells(head, reply);
-            }
-
-            argsz = head.Argsz;
-        }
-    }
-
     /// <summary>Asks about interrupts of one kind.</summary>
     public async Task<IrqInfoPayload> GetIrqInfoAsync(InterruptKind kind, CancellationToken cancellation = default)
     {
@@ -169,9 +149,18 @@ public sealed partial class VfioUserClient : PciHandle, IAsyncDisposable
     /// <inheritdoc/>
     public override void Post(int region, ulong offset, ReadOnlySpan<byte> source)
     {
+        if (TryRing(region, offset, source))
+        {
+            return;
+        }
+
         byte[] payload = Payload(new RegionAccessPayload(offset, (uint)region, (uint)source.Length), source);
         _connection.PostAsync(VfioUserCommand.RegionWrite, payload).GetAwaiter().GetResult();
     }
+
+    /// <inheritdoc/>
+    public override Task WaitForLossAsync(CancellationToken cancellation) =>
+        _connection.Loss.WaitAsync(cancellation);
 
     /// <inheritdoc/>
     public override async Task ResetAsync(CancellationToken cancellation = default)
@@ -239,36 +228,6 @@ public sealed partial class VfioUserClient : PciHandle, IAsyncDisposable
             Areas = areas,
             Memory = isMappable && reply.Attachments.Count > 0 ? reply.Attachments[0].ToSharedMemory() : null,
         };
-    }
-
-    /// <summary>Entries have 40 bytes, or 48 with the value behind eight more (libvfio-user).</summary>
-    private static List<PciDoorbell> ReadDoorbells(RegionIoFdsPayload head, VfioUserMessage reply)
-    {
-        List<PciDoorbell> doorbells = [];
-        ReadOnlySpan<byte> entries = reply.Payload.Span[RegionIoFdsPayload.Bytes..];
-        int stride = head.Count == 0 ? 0 : (int)((uint)entries.Length / head.Count);
-        if (stride < IoEventFdEntry.Bytes)
-        {
-            return doorbells;
-        }
-
-        EventFd[] events = [.. reply.Attachments.Select(attachment => attachment.ToEvent())];
-        for (int i = 0; i < head.Count; i++)
-        {
-            ReadOnlySpan<byte> bytes = entries.Slice(i * stride, stride);
-            IoEventFdEntry entry = MemoryMarshal.Read<IoEventFdEntry>(bytes);
-            if (entry.Type == 0 && entry.DescriptorIndex < (uint)events.Length)
-            {
-                ulong match = stride == IoEventFdEntry.Bytes
-                    ? entry.Match
-                    : MemoryMarshal.Read<ulong>(bytes[(stride - sizeof(ulong))..]);
-                bool matches = (entry.Flags & IoEventFdEntry.MatchesData) != 0;
-                doorbells.Add(new PciDoorbell(
-                    entry.Offset, (uint)entry.SizeBytes, events[entry.DescriptorIndex], matches ? match : null));
-            }
-        }
-
-        return doorbells;
     }
 
     private static T Head<T>(VfioUserMessage reply)

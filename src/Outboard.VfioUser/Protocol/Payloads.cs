@@ -155,6 +155,18 @@ public readonly record struct IoEventFdEntry(
     /// <summary>Bytes.</summary>
     public const int Bytes = 40;
 
+    /// <summary>
+    /// Bytes of an entry as libvfio-user has it: the value stands at 40, and for a shadow (<see cref="Shadow"/>) the
+    /// index of the memory's descriptor at 28, the offset in it at 32.
+    /// </summary>
+    public const int WideBytes = 48;
+
+    /// <summary>Type: an eventfd.</summary>
+    public const uint Plain = 0;
+
+    /// <summary>Type: an eventfd, before whose signal the value is left in memory; not in the specification.</summary>
+    public const uint Shadow = 2;
+
     /// <summary>Flag: only writes of the value count (KVM_IOEVENTFD_FLAG_DATAMATCH).</summary>
     public const uint MatchesData = 1;
 }

@@ -1,5 +1,4 @@
 // What the device is: version, device, regions, interrupts.
-using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using Outboard.Linux;
 using Outboard.Pci.Bars;
@@ -130,48 +129,26 @@ internal sealed partial class ServerSession
         IReadOnlyList<PciDoorbell> all =
             asked.Index < PciBar.Count ? _function.Bars[(int)asked.Index]!.Doorbells : [];
 
-        // What finds no room in a message is rung by messages; the first ones are the busiest.
-        List<PciDoorbell> distinct =
-            [.. all.DistinctBy(doorbell => doorbell.Event).Take(_client!.MaxMessageFds)];
-        List<PciDoorbell> doorbells =
-            [.. all.Where(one => distinct.Exists(other => ReferenceEquals(other.Event, one.Event)))];
-        uint needed = RegionIoFdsPayload.Bytes + (uint)(doorbells.Count * _options.IoFdEntryBytes);
+        DoorbellList doorbells = new(all, _client!.MaxMessageFds, _options.OffersShadowDoorbells);
+        int entryBytes = _options.OffersShadowDoorbells ? IoEventFdEntry.WideBytes : _options.IoFdEntryBytes;
+        uint needed = RegionIoFdsPayload.Bytes + (uint)(doorbells.Count * entryBytes);
         _reply.Write(new RegionIoFdsPayload(needed, 0, asked.Index, (uint)doorbells.Count));
         if (asked.Argsz < needed)
         {
             return default;
         }
 
-        foreach (PciDoorbell doorbell in doorbells)
+        for (int i = 0; i < doorbells.Count; i++)
         {
-            int index = distinct.FindIndex(other => ReferenceEquals(other.Event, doorbell.Event));
-            WriteEntry(doorbell, (uint)index);
+            doorbells.Write(i, _reply.Append(entryBytes));
         }
 
-        foreach (PciDoorbell doorbell in distinct)
+        foreach (FileDescriptor descriptor in doorbells.Descriptors)
         {
-            _reply.Attach(new Attachment(doorbell.Event.Descriptor.Duplicate()));
+            _reply.Attach(new Attachment(descriptor.Duplicate()));
         }
 
         return default;
-    }
-
-    /// <summary>As specified, or with the value behind eight more bytes as libvfio-user has it.</summary>
-    private void WriteEntry(PciDoorbell doorbell, uint index)
-    {
-        IoEventFdEntry entry = new(
-            doorbell.Offset, doorbell.SizeBytes, index, 0,
-            doorbell.Match is null ? 0 : IoEventFdEntry.MatchesData, 0, doorbell.Match ?? 0);
-        Span<byte> target = _reply.Append(_options.IoFdEntryBytes);
-        if (_options.IoFdEntryBytes == IoEventFdEntry.Bytes)
-        {
-            MemoryMarshal.Write(target, entry);
-            return;
-        }
-
-        ulong match = entry.Match;
-        MemoryMarshal.Write(target, entry with { Match = 0 });
-        MemoryMarshal.Write(target[IoEventFdEntry.Bytes..], match);
     }
 
     private ValueTask DeviceGetIrqInfo(VfioUserMessage message)

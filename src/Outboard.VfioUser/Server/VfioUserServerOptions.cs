@@ -28,6 +28,11 @@ public sealed record VfioUserServerOptions
     /// </summary>
     public int IoFdEntryBytes { get; init; } = IoEventFdEntry.Bytes;
 
+    /// <summary>
+    /// Whether doorbells with a value are offered as shadows, an addition of libvfio-user's: entries of 48 bytes.
+    /// </summary>
+    public bool OffersShadowDoorbells { get; init; }
+
     /// <summary>Called when the socket accepts connections.</summary>
     public Action? OnListening { get; init; }
 }

@@ -262,7 +262,7 @@ public sealed partial class VhostUserFrontend
     }
 
     private MemoryRegionPayload Describe(DriverMemory memory) =>
-        new(memory.GuestAddress, memory.SizeBytes, ToldAddress(memory), 0);
+        new(memory.GuestAddress, memory.SizeBytes, ToldAddress(memory), memory.FileOffset);
 
     /// <summary>What stands for the memory's first byte where the protocol speaks of user addresses.</summary>
     private ulong ToldAddress(DriverMemory memory) =>

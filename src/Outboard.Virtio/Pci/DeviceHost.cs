@@ -42,6 +42,9 @@ public abstract class DeviceHost : IAsyncDisposable
     /// <summary>The device's shared memory regions, which never change.</summary>
     public virtual IReadOnlyList<SharedRegion> SharedRegions => [];
 
+    /// <summary>The device's auxiliary notifications; null when it has none.</summary>
+    public virtual IAuxiliaryNotifications? Auxiliary => null;
+
     /// <summary>Largest size of a virtqueue.</summary>
     public abstract int MaxQueueSize(int queue);
 
@@ -145,6 +148,8 @@ internal sealed class LocalDevice : DeviceHost
         | VirtioFeatures.RingReset | _additionalFeatures;
 
     public override IReadOnlyList<SharedRegion> SharedRegions => _device.SharedRegions;
+
+    public override IAuxiliaryNotifications? Auxiliary => _device as IAuxiliaryNotifications;
 
     internal override VirtioDevice Device => _device;
 

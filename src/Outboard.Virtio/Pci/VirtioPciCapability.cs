@@ -33,10 +33,10 @@ internal sealed class VirtioPciCapability : PciCapability
         Field(LengthField, sizeof(uint), length);
     }
 
-    internal static VirtioPciCapability Notify(int bar, uint offset, uint length, uint multiplier)
+    /// <summary>Doorbells: each lies a multiple of a number behind the first.</summary>
+    internal static VirtioPciCapability Multiplied(byte type, int bar, uint offset, uint length, uint multiplier)
     {
-        VirtioPciCapability capability =
-            new(Spec.VirtioPci.NotifyConfig, PlainBytes + sizeof(uint), bar, offset, length);
+        VirtioPciCapability capability = new(type, PlainBytes + sizeof(uint), bar, offset, length);
         capability.Field(DataField, sizeof(uint), multiplier);
         return capability;
     }

@@ -130,6 +130,7 @@ public sealed partial class VirtioPciFunction
 
         await _host.ResetAsync().ConfigureAwait(false);
         _shared?.Forget();
+        _auxiliary?.Reset();
         _driverFeatures = 0;
         _deviceFeatureSelect = _driverFeatureSelect = 0;
         _queueSelect = 0;

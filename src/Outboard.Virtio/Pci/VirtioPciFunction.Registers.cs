@@ -164,8 +164,7 @@ public sealed partial class VirtioPciFunction
     }
 
     /// <summary>A vector that there is, or none.</summary>
-    private ushort Vector(ushort value) =>
-        _options.HasMsix && value <= _queues.Length ? value : VirtioPci.NoVector;
+    private ushort Vector(ushort value) => _options.HasMsix && value < VectorCount ? value : VirtioPci.NoVector;
 
     private static ulong Address(int offset, ReadOnlySpan<byte> source, int field, ulong before)
     {

@@ -5,6 +5,7 @@
 // BAR 1:          MSI-X table and pending bits; a vector for each queue and one for changes of the configuration.
 //                 Not there without MSI-X (VirtioPciOptions.HasMsix)
 // BAR 2:          the device's shared memory regions, if it has some (SharedRegionBar)
+// BAR 4:          its auxiliary notifications, if it has some (AuxiliaryBar), each with a vector more
 //
 // A doorbell of its own for each queue (and for nothing else) is what lets a client ring it by an eventfd.
 // Who serves the queues is a DeviceHost's business: this process, or another one.
@@ -45,6 +46,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     private readonly VirtioPciCapability _configAccess;
     private readonly ulong _offeredFeatures;
     private readonly SharedRegionBar? _shared;
+    private readonly AuxiliaryBar? _auxiliary;
 
     private int _status;
     private readonly Lock _pinLock = new();
@@ -69,11 +71,17 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
             .Select(index => new PciQueue(index, host.MaxQueueSize(index)))];
         _offeredFeatures = host.OfferedFeatures & ~_options.WithheldFeatures;
         _shared = host.SharedRegions.Count > 0 ? new SharedRegionBar(host.SharedRegions) : null;
+        _auxiliary = host.Auxiliary is { } auxiliary ? new AuxiliaryBar(auxiliary, VectorCount) : null;
         _configAccess = VirtioPciCapability.ConfigAccess();
         AddBars();
         AddCapabilities();
         AddInterruptPin();
         host.AttachSharedRegions(_shared);
+        if (host.Auxiliary is not null)
+        {
+            host.Auxiliary.Notified = OnNotified;
+        }
+
         _migration = host.Device is { SharedRegions.Count: 0 } device ? new VirtioPciMigration(this, device) : null;
         host.ConfigChanged += OnConfigChanged;
         host.ResetNeeded += OnResetNeeded;
@@ -85,6 +93,9 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <inheritdoc/>
     protected override bool UsesMemory => Array.Exists(_queues, queue => queue.IsEnabled);
 
+    /// <summary>A vector for the configuration, for each queue and for each auxiliary notification.</summary>
+    private int VectorCount => 1 + _queues.Length + (_host.Auxiliary?.NotificationCount ?? 0);
+
     private VirtioStatus Status => (VirtioStatus)Volatile.Read(ref _status);
 
     /// <summary>Stops all queues and ends their threads. No client is there any more.</summary>
@@ -94,7 +105,13 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         _host.ResetNeeded -= OnResetNeeded;
         await ResetDeviceAsync().ConfigureAwait(false);
         _host.AttachSharedRegions(null);
+        if (_host.Auxiliary is { } notifications)
+        {
+            notifications.Notified = null;
+        }
+
         await _host.DisposeAsync().ConfigureAwait(false);
+        _auxiliary?.Dispose();
         _shared?.Dispose();
         foreach (PciQueue queue in _queues)
         {
@@ -106,14 +123,14 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     protected override void ReadBar(int bar, ulong offset, Span<byte> destination)
     {
         destination.Clear();
-        if (bar == SharedRegionBar.Index)
-        {
-            _shared?.Read(offset, destination);
-            return;
-        }
-
         switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
         {
+            case ulong.MaxValue when bar == SharedRegionBar.Index:
+                _shared?.Read(offset, destination);
+                break;
+            case ulong.MaxValue when bar == AuxiliaryBar.Index:
+                _auxiliary?.Read(offset, destination);
+                break;
             case 0:
                 ReadCommon((int)offset, destination);
                 break;
@@ -129,14 +146,14 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
     /// <inheritdoc/>
     protected override ValueTask WriteBar(int bar, ulong offset, ReadOnlySpan<byte> source)
     {
-        if (bar == SharedRegionBar.Index)
-        {
-            _shared?.Write(offset, source);
-            return default;
-        }
-
         switch (bar == RegistersBar ? offset / PartBytes : ulong.MaxValue)
         {
+            case ulong.MaxValue when bar == SharedRegionBar.Index:
+                _shared?.Write(offset, source);
+                break;
+            case ulong.MaxValue when bar == AuxiliaryBar.Index:
+                _auxiliary?.Write(offset, source);
+                break;
             case 0:
                 return WriteCommon((int)offset, source);
             case DeviceOffset / PartBytes:
@@ -239,9 +256,14 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
             AddBar(_shared.Bar);
         }
 
+        if (_auxiliary is not null)
+        {
+            AddBar(_auxiliary.Bar);
+        }
+
         if (_options.HasMsix)
         {
-            int vectors = _queues.Length + 1;
+            int vectors = VectorCount;
             uint pendingOffset = BitOperations.RoundUpToPowerOf2((uint)vectors * 16);
             AddBar(new PciBar(VectorsBar, PciBarKind.Memory32, Math.Max(PartBytes, pendingOffset * 2)));
             AddCapability(new MsixCapability(vectors, VectorsBar, 0, Math.Max(pendingOffset, PartBytes / 2)));
@@ -253,8 +275,9 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
         List<PciCapability> parts =
         [
             new VirtioPciCapability(VirtioPci.CommonConfig, RegistersBar, 0, VirtioPciRegister.Bytes),
-            VirtioPciCapability.Notify(
-                RegistersBar, NotifyOffset, (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier),
+            VirtioPciCapability.Multiplied(
+                VirtioPci.NotifyConfig, RegistersBar, NotifyOffset,
+                (uint)_queues.Length * NotifyMultiplier, NotifyMultiplier),
             new VirtioPciCapability(VirtioPci.IsrConfig, RegistersBar, IsrOffset, 1),
         ];
         if (_host.Config.SizeBytes > 0)
@@ -265,6 +288,7 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
 
         parts.Add(_configAccess);
         parts.AddRange(_shared?.Capabilities ?? []);
+        parts.AddRange(_auxiliary?.Capabilities ?? []);
         int room = PciRegister.FirstExtended - PciRegister.FirstCapability - MsixCapability.TotalBytes
             - parts.Sum(part => part.SizeBytes);
         foreach (PciCapability extra in (PciCapability[])[new PowerManagementCapability(), new ExpressCapability()])
@@ -349,6 +373,10 @@ public sealed partial class VirtioPciFunction : PciFunction, IAsyncDisposable
             Interrupts.SetPin(Volatile.Read(ref _isr) != 0);
         }
     }
+
+    /// <summary>An auxiliary notification. Called on any thread.</summary>
+    private void OnNotified(int notification) =>
+        Interrupt(_auxiliary!.VectorOf(notification), VirtioPci.IsrAuxiliary);
 
     private void OnFaulted(int queue, VirtqueueFault fault)
     {

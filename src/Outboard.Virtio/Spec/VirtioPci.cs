@@ -28,6 +28,12 @@ public static class VirtioPci
     /// <summary>Capability type VIRTIO_PCI_CAP_PCI_CFG.</summary>
     public const byte PciConfig = 5;
 
+    /// <summary>Capability type of auxiliary doorbells, in the drafts of virtio-vhost-user only.</summary>
+    public const byte DoorbellConfig = 6;
+
+    /// <summary>Capability type of the vectors of auxiliary notifications, in those drafts only.</summary>
+    public const byte NotificationConfig = 7;
+
     /// <summary>Capability type VIRTIO_PCI_CAP_SHARED_MEMORY_CFG.</summary>
     public const byte SharedMemoryConfig = 8;
 
@@ -36,6 +42,9 @@ public static class VirtioPci
 
     /// <summary>ISR: the configuration changed.</summary>
     public const byte IsrConfigChange = 2;
+
+    /// <summary>ISR: an auxiliary notification, in the drafts of virtio-vhost-user only.</summary>
+    public const byte IsrAuxiliary = 4;
 }
 
 /// <summary>Offsets in the common configuration, with sizes in bytes.</summary>

@@ -2,6 +2,7 @@
 //
 // With a vector for each queue, kicks reach the back-end's threads without a stop; QEMU gives a device of this kind one
 // vector only, which then means everything: a look at the generation tells whether the configuration is meant, too.
+// A device with notifications of its own (capabilities 6 and 7) is driven by those, and needs two queues only.
 using System.Buffers.Binary;
 using Outboard.Linux.Events;
 using Outboard.Memory;
@@ -25,13 +26,17 @@ public sealed class PciAccess : DriverAccess
 
     private readonly VirtioPciDriver _driver;
     private readonly List<VirtioPciQueue> _queues = [];
-    private readonly Stack<IDisposable> _owned;
+    private readonly List<EventFd> _kicks = [];
+    private readonly CancellationTokenSource _end = new();
+    private readonly Func<ValueTask> _release;
+    private Task _watching = Task.CompletedTask;
     private ulong? _generation;
+    private int _rings;
 
-    private PciAccess(VirtioPciDriver driver, Stack<IDisposable> owned, string description)
+    private PciAccess(VirtioPciDriver driver, Func<ValueTask> release, string description)
     {
         _driver = driver;
-        _owned = owned;
+        _release = release;
         Description = description;
     }
 
@@ -42,7 +47,7 @@ public sealed class PciAccess : DriverAccess
     public override ulong Features => _driver.Features;
 
     /// <inheritdoc/>
-    public override int Rings => (_queues.Count - 1 - VirtioVhostUserSpec.FirstAuxiliaryQueue) / 2;
+    public override int Rings => _rings;
 
     /// <inheritdoc/>
     public override DriverQueueLink Receive => _queues[VirtioVhostUserSpec.ReceiveQueue];
@@ -54,8 +59,10 @@ public sealed class PciAccess : DriverAccess
     public override IReadOnlyList<EventFd> Interrupts => HasVectors
         ? [_driver.ConfigChanged, _queues[0].Call, _queues[1].Call] : [_driver.ConfigChanged];
 
-    /// <summary>Whether each queue has a vector of its own.</summary>
-    private bool HasVectors => _driver.VectorCount > _queues.Count;
+    /// <summary>Whether each queue and each kick have vectors of their own.</summary>
+    private bool HasVectors => _driver.VectorCount > _queues.Count + (IsByQueue ? 0 : _rings);
+
+    private bool IsByQueue => (Features & VirtioVhostUserSpec.AuxiliaryByQueue) != 0;
 
     /// <summary>
     /// Takes hold of a device that the kernel hands to this process: a virtio-vhost-user device, or a vhost-pci
@@ -68,6 +75,16 @@ public sealed class PciAccess : DriverAccess
     public static async Task<DriverAccess> OpenAsync(string address, CancellationToken cancellation = default)
     {
         Stack<IDisposable> owned = new();
+        ValueTask Release()
+        {
+            while (owned.TryPop(out IDisposable? thing))
+            {
+                thing.Dispose();
+            }
+
+            return default;
+        }
+
         try
         {
             VfioPciHandle handle = VfioPciHandle.Open(address);
@@ -80,11 +97,12 @@ public sealed class PciAccess : DriverAccess
                 ? await VhostPciAccess.StartAsync(
                     handle, memory, owned: owned, description: description, cancellation: cancellation)
                     .ConfigureAwait(false)
-                : await StartAsync(handle, memory, owned, description, cancellation).ConfigureAwait(false);
+                : await StartAsync(handle, memory, Release, description, cancellation: cancellation)
+                    .ConfigureAwait(false);
         }
         catch
         {
-            DisposeAll(owned);
+            await Release().ConfigureAwait(false);
             throw;
         }
     }
@@ -92,19 +110,58 @@ public sealed class PciAccess : DriverAccess
     /// <summary>Takes hold of a device.</summary>
     /// <param name="handle">The function; stays the caller's.</param>
     /// <param name="memory">Memory that the device can reach; stays the caller's.</param>
+    /// <param name="release">Called when the device has been let go of; not when this fails.</param>
+    /// <param name="description">What it is, for messages.</param>
+    /// <param name="features">Private features to take of those that are offered; all by default.</param>
     /// <param name="cancellation">Gives up.</param>
     /// <exception cref="InvalidDataException">It is no virtio-vhost-user device.</exception>
-    public static Task<PciAccess> StartAsync(
-        PciHandle handle, DriverMemory memory, CancellationToken cancellation = default) =>
-        StartAsync(handle, memory, new Stack<IDisposable>(), "a virtio-vhost-user PCI device", cancellation);
+    /// <exception cref="IOException">It cannot be reached.</exception>
+    public static async Task<PciAccess> StartAsync(
+        PciHandle handle, DriverMemory memory, Func<ValueTask>? release = null,
+        string description = "a virtio-vhost-user PCI device", ulong features = ulong.MaxValue,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(handle);
+        const ulong own = VirtioVhostUserSpec.ExplicitOffsets | VirtioVhostUserSpec.AuxiliaryByQueue
+            | VirtioVhostUserSpec.InflightRegion | VirtioVhostUserSpec.SessionEndBuffers
+            | VirtioVhostUserSpec.SessionNumbers;
+        VirtioPciDriver driver = await VirtioPciDriver.StartAsync(
+            handle,
+            found => (own & features & ~(found.HasAuxiliary ? VirtioVhostUserSpec.AuxiliaryByQueue : 0))
+                | Virtio.Spec.VirtioFeatures.AccessPlatform,
+            cancellation).ConfigureAwait(false);
+        PciAccess access = new(driver, release ?? (() => default), description);
+        try
+        {
+            await access.StartQueuesAsync(memory, cancellation).ConfigureAwait(false);
+            access._watching = access.WatchAsync(handle);
+            return access;
+        }
+        catch
+        {
+            driver.Dispose();
+            access._end.Dispose();
+            throw;
+        }
+    }
 
     /// <inheritdoc/>
-    public override EventFd? KickOf(int ring) => HasVectors
-        ? _queues[VirtioVhostUserSpec.FirstAuxiliaryQueue + VirtioVhostUserSpec.CallOf(ring)].Call : null;
+    public override EventFd? KickOf(int ring) => !HasVectors ? null
+        : IsByQueue ? _queues[VirtioVhostUserSpec.FirstAuxiliaryQueue + VirtioVhostUserSpec.CallOf(ring)].Call
+        : _kicks[ring];
 
     /// <inheritdoc/>
-    public override void Ring(int notification) =>
-        _queues[VirtioVhostUserSpec.FirstAuxiliaryQueue + notification].Kick();
+    public override void Ring(int notification)
+    {
+        if (IsByQueue)
+        {
+            _queues[VirtioVhostUserSpec.FirstAuxiliaryQueue + notification].Kick();
+        }
+        else
+        {
+            _driver.RingAuxiliary(VirtioVhostUserSpec.DoorbellOf(notification, _rings));
+        }
+    }
 
     /// <inheritdoc/>
     public override SharedMemory? OpenWindow(byte region) => _driver.OpenWindow(region);
@@ -146,37 +203,24 @@ public sealed class PciAccess : DriverAccess
             // It is lost; so is everything it had.
         }
 
+        await _end.CancelAsync().ConfigureAwait(false);
+        await _watching.ConfigureAwait(false);
+        _end.Dispose();
         _driver.Dispose();
-        DisposeAll(_owned);
+        await _release().ConfigureAwait(false);
     }
 
-    private static async Task<PciAccess> StartAsync(
-        PciHandle handle, DriverMemory memory, Stack<IDisposable> owned, string description,
-        CancellationToken cancellation)
+    /// <summary>A device that is lost is found out about by a look at it, for which this is the occasion.</summary>
+    private async Task WatchAsync(PciHandle handle)
     {
-        const ulong own = VirtioVhostUserSpec.ExplicitOffsets | VirtioVhostUserSpec.AuxiliaryByQueue
-            | VirtioVhostUserSpec.InflightRegion | VirtioVhostUserSpec.SessionEndBuffers
-            | VirtioVhostUserSpec.SessionNumbers;
-        VirtioPciDriver driver = await VirtioPciDriver
-            .StartAsync(handle, own | Virtio.Spec.VirtioFeatures.AccessPlatform, cancellation).ConfigureAwait(false);
-        PciAccess access = new(driver, owned, description);
         try
         {
-            await access.StartQueuesAsync(memory, cancellation).ConfigureAwait(false);
-            return access;
+            await handle.WaitForLossAsync(_end.Token).ConfigureAwait(false);
+            _ = _driver.ConfigChanged.Signal();
         }
-        catch
+        catch (OperationCanceledException)
         {
-            driver.Dispose();
-            throw;
-        }
-    }
-
-    private static void DisposeAll(Stack<IDisposable> owned)
-    {
-        while (owned.TryPop(out IDisposable? thing))
-        {
-            thing.Dispose();
+            // Let go of.
         }
     }
 
@@ -196,8 +240,7 @@ public sealed class PciAccess : DriverAccess
 
     private async Task StartQueuesAsync(DriverMemory memory, CancellationToken cancellation)
     {
-        if ((_driver.Features & VirtioVhostUserSpec.AuxiliaryByQueue) == 0
-            || !_driver.Windows.Contains(VirtioVhostUserSpec.MemoryWindow))
+        if ((!IsByQueue && !_driver.HasAuxiliary) || !_driver.Windows.Contains(VirtioVhostUserSpec.MemoryWindow))
         {
             throw new InvalidDataException($"{Description} is no virtio-vhost-user device that this driver knows");
         }
@@ -207,8 +250,15 @@ public sealed class PciAccess : DriverAccess
             hasNumbers ? VirtioVhostUserSpec.NumberedConfigBytes : VirtioVhostUserSpec.ConfigBytes];
         await _driver.ReadConfigAsync(0, config, cancellation).ConfigureAwait(false);
         uint rings = BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(VirtioVhostUserSpec.MaxVhostQueues.Offset));
-        if (rings is 0 or > VirtioVhostUserSpec.MaxRings
-            || _driver.QueueCount < VirtioVhostUserSpec.QueueCount((int)rings))
+        if (rings is 0 or > VirtioVhostUserSpec.MaxRings)
+        {
+            throw new InvalidDataException($"{Description} says that it has {rings} rings");
+        }
+
+        _rings = (int)rings;
+        int queues = IsByQueue ? VirtioVhostUserSpec.QueueCount(_rings) : VirtioVhostUserSpec.FirstAuxiliaryQueue;
+        int doorbells = IsByQueue ? 0 : VirtioVhostUserSpec.LogOf(_rings) + 1;
+        if (_driver.QueueCount < queues || _driver.AuxiliaryDoorbells < doorbells)
         {
             throw new InvalidDataException(
                 $"{Description} says that it has {rings} rings, with {_driver.QueueCount} queues: "
@@ -223,12 +273,34 @@ public sealed class PciAccess : DriverAccess
                 + $"give it config_size={VirtioVhostUserSpec.NumberedConfigBytes}");
         }
 
-        for (int i = 0; i < VirtioVhostUserSpec.QueueCount((int)rings); i++)
+        for (int i = 0; i < queues; i++)
         {
             int size = i < VirtioVhostUserSpec.FirstAuxiliaryQueue ? MessageQueueSize : EmptyQueueSize;
             _queues.Add(await _driver.StartQueueAsync(i, size, memory, cancellation).ConfigureAwait(false));
         }
 
+        if (!IsByQueue)
+        {
+            await StartNotificationsAsync(cancellation).ConfigureAwait(false);
+        }
+
         await _driver.RunAsync(cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Each kick gets a vector of its own: notifications that share one cannot be told apart.</summary>
+    private async Task StartNotificationsAsync(CancellationToken cancellation)
+    {
+        if (!HasVectors)
+        {
+            throw new InvalidDataException(
+                $"{Description} has {_driver.VectorCount} interrupt vectors for {_rings} rings");
+        }
+
+        await _driver.OpenAuxiliaryAsync(cancellation).ConfigureAwait(false);
+        for (int ring = 0; ring < _rings; ring++)
+        {
+            _kicks.Add(await _driver
+                .BindAuxiliaryAsync(ring, 1 + _queues.Count + ring, cancellation).ConfigureAwait(false));
+        }
     }
 }

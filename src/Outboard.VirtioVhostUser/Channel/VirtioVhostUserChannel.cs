@@ -185,7 +185,7 @@ internal sealed class VirtioVhostUserChannel : VhostUserChannel
         foreach (MemoryRegionPayload region in MemoryMarshal.Cast<byte, MemoryRegionPayload>(rest))
         {
             windows.Add(Window(VirtioVhostUserSpec.MemoryWindow, HasExplicitOffsets ? 0 : sum));
-            sum += region.SizeBytes;
+            sum += region.MmapOffset + region.SizeBytes;
         }
 
         return windows;

@@ -3,8 +3,9 @@
 //
 // The notifiers are used and closed on the queue's own thread only, so ringing a doorbell takes no lock; whoever
 // changes them leaves the new ones with the slot and has the queue adopt them. While the queue does not run they wait
-// in the slot. A doorbell without a notifier does nothing, and the front-end's kick is not looked at (nor lost: its
-// count stays in the eventfd) until it was handed over.
+// in the slot, which rings doorbells itself then, for drivers that have them apart from queues; and a thread looks for
+// kicks for such a driver (KickWatch). A doorbell without a notifier does nothing, and the front-end's kick is not
+// looked at (nor lost: its count stays in the eventfd) until it was handed over.
 using Outboard.Linux;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
@@ -12,24 +13,49 @@ using Outboard.Virtio.Queue;
 namespace Outboard.VirtioVhostUser.Device;
 
 /// <summary>The notifiers of one auxiliary queue, whether it runs or not. From any thread.</summary>
-internal sealed class AuxiliarySlot : IDisposable
+/// <param name="ring">The ring that the queue belongs to.</param>
+/// <param name="watch">Who waits for kicks that no queue waits for; null while that is nobody.</param>
+internal sealed class AuxiliarySlot(int ring, Func<KickWatch?> watch) : IDisposable
 {
     private readonly Lock _lock = new();
     private AuxiliaryQueue? _queue;
     private Change _doorbell;
     private Change _kick;
+    private KickWatch? _watched;
 
     /// <summary>What the driver's doorbell signals from now on; owned by this slot. Null is a dead doorbell.</summary>
     internal void SetDoorbell(Notifier? target) => Set(ref _doorbell, target);
 
     /// <summary>What calls the driver from now on; owned by this slot.</summary>
-    internal void SetKick(Notifier? source) => Set(ref _kick, source);
+    internal void SetKick(Notifier? source)
+    {
+        lock (_lock)
+        {
+            EndWatch();
+            Set(ref _kick, source);
+            if (_queue is null && source?.Waitable is { } waitable)
+            {
+                _watched = watch();
+                _watched?.Begin(ring, waitable);
+            }
+        }
+    }
+
+    /// <summary>A driver rings the doorbell by other means than the queue. From any thread, at once.</summary>
+    internal void Ring()
+    {
+        lock (_lock)
+        {
+            _doorbell.Notifier?.Signal();
+        }
+    }
 
     internal void Attach(AuxiliaryQueue queue)
     {
         lock (_lock)
         {
             _queue = queue;
+            EndWatch();
         }
     }
 
@@ -75,6 +101,12 @@ internal sealed class AuxiliarySlot : IDisposable
         {
             change = new Change(true, notifier);
         }
+    }
+
+    private void EndWatch()
+    {
+        _watched?.End(ring);
+        _watched = null;
     }
 
     private void Set(ref Change change, Notifier? notifier)

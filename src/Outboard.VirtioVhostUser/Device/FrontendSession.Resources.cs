@@ -29,6 +29,7 @@ internal sealed partial class FrontendSession
     private List<WindowPart> _logParts = [];
     private List<WindowPart> _inflightParts = [];
     private FileSharedMemory? _inflightMemory;
+    private InflightPayload _inflightGiven;
     private ulong _frontendFeatures;
 
     /// <summary>What a front-end without acknowledgements is told beside the driver's own reply: nothing.</summary>
@@ -104,6 +105,11 @@ internal sealed partial class FrontendSession
             throw;
         }
 
+        if (!HasExplicitOffsets && _device.Windows.FileOf(VirtioVhostUserSpec.MemoryWindow) is not null)
+        {
+            entries = WithGaps(after);
+        }
+
         MemoryTablePayload head = new((uint)entries.Length, 0);
         _memory = [.. after];
         return new Delivery(VhostUserMessage.PayloadOf(head, MemoryMarshal.AsBytes<MemoryRegionPayload>(entries)))
@@ -112,6 +118,30 @@ internal sealed partial class FrontendSession
             Added = [.. after.Select(entry => entry.Part)],
             Undo = () => Change(_ => before),
         };
+    }
+
+    /// <summary>
+    /// A table for a driver that lays regions out one behind the other, each with its offset before it, where places
+    /// are not of our choice: told in the order in which they lie, with the gaps as offsets.
+    /// </summary>
+    private static MemoryRegionPayload[] WithGaps(List<MemoryEntry> entries)
+    {
+        ulong end = 0;
+        List<MemoryRegionPayload> told = [];
+        foreach (MemoryEntry entry in entries.OrderBy(entry => entry.Part.Offset))
+        {
+            if (entry.Part.Offset < end)
+            {
+                throw new ProtocolException(
+                    "SET_MEM_TABLE", "offset", "regions share a part of the file: that needs a driver with "
+                    + "EXPLICIT_OFFSETS");
+            }
+
+            told.Add(entry.Told with { MmapOffset = entry.Part.Offset - end });
+            end = entry.Part.Offset + entry.Told.SizeBytes;
+        }
+
+        return [.. told];
     }
 
     private async Task<Delivery> AddMemRegAsync(VhostUserMessage message)
@@ -181,9 +211,12 @@ internal sealed partial class FrontendSession
         WindowPart part = await MapAsync(
             VirtioVhostUserSpec.InflightWindow, message.Attachments[0], record.MmapOffset, record.MmapSizeBytes, 0)
             .ConfigureAwait(false);
-        _inflightParts = [part];
-        InflightPayload told = record with { MmapOffset = HasExplicitOffsets ? part.Offset : 0 };
-        return new Delivery(VhostUserMessage.PayloadOf(told)) { Retired = before };
+
+        // In a file it lies where GET_INFLIGHT_FD has put it: that part goes on being the record's.
+        WindowPart? same = before.Find(known => known.FileOffset is not null && known.FileOffset == part.FileOffset);
+        _inflightParts = [same ?? part];
+        InflightPayload told = record with { MmapOffset = OffsetOf(part) };
+        return new Delivery(VhostUserMessage.PayloadOf(told)) { Retired = [.. before.Where(known => known != same)] };
     }
 
     /// <summary>
@@ -211,22 +244,19 @@ internal sealed partial class FrontendSession
         }
 
         List<WindowPart> before = await MakeRoomAsync(_inflightParts).ConfigureAwait(false);
-        FileSharedMemory memory = new(MemFd.Create("outboard-inflight", size));
+        FileSharedMemory? file = _device.Windows.FileOf(VirtioVhostUserSpec.InflightWindow);
+        FileSharedMemory memory = new(
+            file?.Descriptor.Duplicate() ?? MemFd.Create("outboard-inflight", size));
         try
         {
-            WindowPart part = await _device.Windows.MapAsync(
-                VirtioVhostUserSpec.InflightWindow, memory, 0, size, HasExplicitOffsets ? null : 0)
-                .ConfigureAwait(false);
+            WindowPart part = await PlaceRecordAsync(memory, size, file is not null).ConfigureAwait(false);
 
             // What runs by now uses the parts of before: they go when the next record is set.
             _inflightParts = [.. before, part];
             _inflightMemory?.Dispose();
             _inflightMemory = memory;
-            InflightPayload told = wanted with
-            {
-                MmapSizeBytes = size,
-                MmapOffset = HasExplicitOffsets ? part.Offset : 0,
-            };
+            InflightPayload told = wanted with { MmapSizeBytes = size, MmapOffset = OffsetOf(part) };
+            _inflightGiven = told with { MmapOffset = part.FileOffset ?? 0 };
             return new Delivery(VhostUserMessage.PayloadOf(told));
         }
         catch
@@ -235,6 +265,32 @@ internal sealed partial class FrontendSession
             throw;
         }
     }
+
+    private async Task<WindowPart> PlaceRecordAsync(FileSharedMemory memory, ulong size, bool isInFile)
+    {
+        const byte region = VirtioVhostUserSpec.InflightWindow;
+        if (!isInFile)
+        {
+            return await _device.Windows
+                .MapAsync(region, memory, 0, size, HasExplicitOffsets ? null : 0).ConfigureAwait(false);
+        }
+
+        WindowPart part = _device.Windows.TakeRoom(region, size);
+        try
+        {
+            MemFd.PunchHole(memory.Descriptor, part.FileOffset!.Value, size);
+            return part;
+        }
+        catch
+        {
+            await ReleaseAsync([part]).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>What a driver is told of where a part lies, if it takes offsets. The record has one place for others,
+    /// which in a file is not the first: they take an offset, too.</summary>
+    private ulong OffsetOf(WindowPart part) => HasExplicitOffsets || part.FileOffset is not null ? part.Offset : 0;
 
     private Delivery SetLogFd(VhostUserMessage message)
     {
@@ -395,12 +451,14 @@ internal sealed partial class FrontendSession
         InflightPayload told = payload.Length == InflightPayload.Bytes
             ? MemoryMarshal.Read<InflightPayload>(payload.Span) : default;
         FileSharedMemory? memory = _inflightMemory;
+        InflightPayload given = _inflightGiven;
         _inflightMemory = null;
         using (memory)
         {
-            return memory is null || told.MmapSizeBytes == 0 || told.MmapSizeBytes > memory.SizeBytes
+            return memory is null || told.MmapSizeBytes == 0 || told.MmapSizeBytes > given.MmapSizeBytes
                 ? (VhostUserMessage.PayloadOf(told with { MmapSizeBytes = 0, MmapOffset = 0 }), [])
-                : (VhostUserMessage.PayloadOf(told with { MmapOffset = 0 }), [_channel.Attach(memory)]);
+                : (VhostUserMessage.PayloadOf(told with { MmapOffset = given.MmapOffset }),
+                    [_channel.Attach(memory)]);
         }
     }
 

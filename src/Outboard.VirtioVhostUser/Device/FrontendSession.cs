@@ -64,7 +64,7 @@ internal sealed partial class FrontendSession : IAsyncDisposable
     internal void Begin(ulong driverFeatures)
     {
         _driverFeatures = driverFeatures;
-        _passed = MessagePolicy.PassedFor(driverFeatures);
+        _passed = MessagePolicy.PassedFor(driverFeatures, _device.Windows.Has(VirtioVhostUserSpec.LogWindow));
     }
 
     /// <summary>Serves until either side is gone.</summary>

@@ -39,9 +39,11 @@ public static class MessagePolicy
     ];
 
     /// <summary>Protocol features that pass for a driver with these private features.</summary>
-    public static ProtocolFeatures PassedFor(ulong driverFeatures)
+    /// <param name="driverFeatures">The features.</param>
+    /// <param name="hasLog">Whether the device has a window for the log.</param>
+    public static ProtocolFeatures PassedFor(ulong driverFeatures, bool hasLog = true)
     {
-        ProtocolFeatures passed = Passed;
+        ProtocolFeatures passed = hasLog ? Passed : Passed & ~ProtocolFeatures.LogShmFd;
         if ((driverFeatures & VirtioVhostUserSpec.ExplicitOffsets) == 0)
         {
             // A region that is taken out of the middle would move all behind it.

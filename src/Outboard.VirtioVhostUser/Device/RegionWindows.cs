@@ -5,14 +5,22 @@
 // next one. A reset drops all mappings on the driver's side, on most transports without a word: everything of before
 // belongs to an earlier epoch then. It is unmapped once more before the next session, since a transport may have kept
 // it; a refusal means that it was gone. So is a mapping that was under way during the reset.
+//
+// A region that is a file shows all of it, always: what lies there already needs no mapping, and something else cannot
+// be had. Only the places of records are kept account of, since this device chooses those itself.
 using Microsoft.Extensions.Logging;
 using Outboard.Memory;
 using Outboard.Virtio;
+using Outboard.VirtioVhostUser.Protocol;
 
 namespace Outboard.VirtioVhostUser.Device;
 
 /// <summary>Something that lies in a region.</summary>
-internal sealed record WindowPart(SharedRegionPart Part, ulong Offset, int Epoch);
+internal sealed record WindowPart(SharedRegionPart Part, ulong Offset, int Epoch)
+{
+    /// <summary>Where it lies in the file that the region is, if it is one: nothing was mapped for it then.</summary>
+    internal ulong? FileOffset { get; init; }
+}
 
 /// <summary>The device's regions. From any thread.</summary>
 #pragma warning disable CA1001 // A semaphore that nobody takes a wait handle of holds nothing.
@@ -44,6 +52,16 @@ internal sealed class RegionWindows
         }
     }
 
+    /// <summary>Whether there is such a region.</summary>
+    internal bool Has(byte region) => _plans.ContainsKey(region);
+
+    /// <summary>The file that a region is; null when parts are mapped into it.</summary>
+    internal FileSharedMemory? FileOf(byte region) => Find(region)?.Memory;
+
+    /// <summary>Takes room for a record in a region that is a file.</summary>
+    /// <exception cref="IOException">There is none.</exception>
+    internal WindowPart TakeRoom(byte region, ulong bytes) => Place(region, bytes, 0, null);
+
     /// <summary>Maps a piece of memory.</summary>
     /// <param name="region">Where.</param>
     /// <param name="memory">What; stays the caller's.</param>
@@ -57,17 +75,22 @@ internal sealed class RegionWindows
     {
         ulong page = (ulong)Environment.SystemPageSize;
         ulong slack = offset % page;
-        if (length == 0 || length > _plans[region].SizeBytes)
+        ulong room = Find(region)?.SizeBytes ?? 0;
+        if (length == 0 || length > room)
         {
             throw new IOException(
-                $"0x{length:x} bytes do not fit into region {region} of 0x{_plans[region].SizeBytes:x}: "
-                + "make it larger");
+                $"0x{length:x} bytes do not fit into region {region} of 0x{room:x}: make it larger");
         }
 
         ulong size = memory.SizeBytes;
         if (size != 0 && (offset > size || length > size - offset))
         {
             throw new IOException($"0x{length:x} bytes at 0x{offset:x} of a file of 0x{size:x}");
+        }
+
+        if (FileOf(region) is { } file)
+        {
+            return FindIn(file, region, memory, offset, length);
         }
 
         if (place is not null && (slack != 0 || place % page != 0))
@@ -114,7 +137,11 @@ internal sealed class RegionWindows
             {
                 if (IsMapped(part))
                 {
-                    await _device.UnmapPartAsync(part.Part).ConfigureAwait(false);
+                    if (FileOf(part.Part.Region) is null)
+                    {
+                        await _device.UnmapPartAsync(part.Part).ConfigureAwait(false);
+                    }
+
                     Drop(part);
                 }
             }
@@ -172,6 +199,42 @@ internal sealed class RegionWindows
         }
     }
 
+    private SharedRegion? Find(byte region) =>
+        _device.SharedRegions.Where(known => known.Id == region).Select(known => (SharedRegion?)known).FirstOrDefault();
+
+    /// <summary>Where memory lies in a region that is a file. A record's place is taken, unless it is taken already.
+    /// </summary>
+    private WindowPart FindIn(
+        FileSharedMemory file, byte region, SharedMemory memory, ulong offset, ulong length)
+    {
+        SharedRegion found = Find(region)!.Value;
+        if (memory.Identity != file.Identity || offset < found.MemoryOffset
+            || offset - found.MemoryOffset > found.SizeBytes - length)
+        {
+            throw new IOException(
+                $"0x{length:x} bytes of another file, or beyond the window: the front-end's machine must have its "
+                + $"memory in the device's file, in the first 0x{found.SizeBytes:x} bytes (memory-backend-file)");
+        }
+
+        ulong page = (ulong)Environment.SystemPageSize;
+        ulong start = offset - found.MemoryOffset;
+        ulong first = start / page * page;
+        ulong bytes = (start + length + page - 1 - first) / page * page;
+        WindowPart part = new(new SharedRegionPart(region, first, bytes), start, Volatile.Read(ref _epoch))
+        {
+            FileOffset = offset,
+        };
+        lock (_lock)
+        {
+            if (region == VirtioVhostUserSpec.InflightWindow && _plans[region].TryPlaceAt(first, bytes))
+            {
+                _mapped.Add(part);
+            }
+        }
+
+        return part;
+    }
+
     private bool IsMapped(WindowPart part)
     {
         lock (_lock)
@@ -188,7 +251,10 @@ internal sealed class RegionWindows
             ulong start = place is { } wanted
                 ? plan.TryPlaceAt(wanted, bytes) ? wanted : throw NoRoom(region, bytes)
                 : plan.TryPlace(bytes) ?? throw NoRoom(region, bytes);
-            WindowPart part = new(new SharedRegionPart(region, start, bytes), start + slack, _epoch);
+            WindowPart part = new(new SharedRegionPart(region, start, bytes), start + slack, _epoch)
+            {
+                FileOffset = Find(region) is { Memory: not null } file ? start + slack + file.MemoryOffset : null,
+            };
             _mapped.Add(part);
             return part;
         }

@@ -69,16 +69,11 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
 
         _options = options;
         _log = options.Logger;
-        ulong small = options.WindowBytes / 16;
-        SharedRegions =
-        [
-            new SharedRegion(VirtioVhostUserSpec.MemoryWindow, options.WindowBytes - (2 * small)),
-            new SharedRegion(VirtioVhostUserSpec.LogWindow, small),
-            new SharedRegion(VirtioVhostUserSpec.InflightWindow, small),
-        ];
+        SharedRegions = RegionsOf(options);
         Windows = new RegionWindows(this);
         int notifications = VirtioVhostUserSpec.LogOf(options.Rings) + 1;
-        _slots = [.. Enumerable.Range(0, notifications).Select(_ => new AuxiliarySlot())];
+        _slots = [.. Enumerable.Range(0, notifications)
+            .Select(slot => new AuxiliarySlot(slot / 2, () => Kicks))];
         Config.Set(VirtioVhostUserSpec.MaxVhostQueues, (ulong)options.Rings);
         Config.SetBytes(VirtioVhostUserSpec.Id, options.Id.Span);
     }
@@ -166,6 +161,8 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         {
             slot.Dispose();
         }
+
+        _kicks?.Dispose();
     }
 
     /// <summary>The driver broke a rule: the session ends, and nothing happens before a reset.</summary>
@@ -243,6 +240,35 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             VirtioVhostUserSpec.TransmitQueue => new TransmitQueue(this, context),
             int index => new AuxiliaryQueue(_slots[index - VirtioVhostUserSpec.FirstAuxiliaryQueue], context),
         };
+    }
+
+    /// <summary>Memory, log and record; a file has no place for the log, which is always memory of the front-end's.
+    /// </summary>
+    private static SharedRegion[] RegionsOf(VirtioVhostUserOptions options)
+    {
+        ulong small = options.WindowBytes / VirtioVhostUserOptions.SmallWindows;
+        if (options.MemoryFile is not { } file)
+        {
+            return
+            [
+                new SharedRegion(VirtioVhostUserSpec.MemoryWindow, options.WindowBytes - (2 * small)),
+                new SharedRegion(VirtioVhostUserSpec.LogWindow, small),
+                new SharedRegion(VirtioVhostUserSpec.InflightWindow, small),
+            ];
+        }
+
+        return file.SizeBytes < options.WindowBytes
+            ? throw new ArgumentException(
+                $"the file of the memory has {file.SizeBytes} bytes, the regions {options.WindowBytes}")
+            :
+            [
+                new SharedRegion(VirtioVhostUserSpec.MemoryWindow, options.WindowBytes - small) { Memory = file },
+                new SharedRegion(VirtioVhostUserSpec.InflightWindow, small)
+                {
+                    Memory = file,
+                    MemoryOffset = options.WindowBytes - small,
+                },
+            ];
     }
 
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);

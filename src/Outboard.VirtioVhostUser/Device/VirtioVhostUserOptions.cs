@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using Outboard.Memory;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Protocol;
 
@@ -20,6 +21,9 @@ public sealed record VirtioVhostUserOptions
     /// <summary>The smallest total of the regions: a page each for log and record.</summary>
     public const ulong MinWindowBytes = 1 << 20;
 
+    /// <summary>One of so many parts of the regions is the window of the log, another that of the record.</summary>
+    internal const int SmallWindows = 16;
+
     /// <summary>Where the control plane tells what happens.</summary>
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
@@ -35,6 +39,14 @@ public sealed record VirtioVhostUserOptions
     /// fit into their address space.
     /// </summary>
     public ulong WindowBytes { get; init; } = 8UL << 30;
+
+    /// <summary>
+    /// The file in which the memory of all front-ends lies, at least of <see cref="WindowBytes"/>; null when it may be
+    /// any, which a transport has to map at run time. With a file the regions are the file, for good: the first
+    /// fifteen sixteenths are for memory, the rest for the record of requests in flight. There is no window for the
+    /// log, so front-ends cannot migrate. Stays the caller's, and outlives the device.
+    /// </summary>
+    public FileSharedMemory? MemoryFile { get; init; }
 
     /// <summary>Bytes at most of a record of requests in flight.</summary>
     public ulong MaxInflightBytes { get; init; } = 64 << 20;

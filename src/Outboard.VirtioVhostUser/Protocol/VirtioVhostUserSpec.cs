@@ -9,7 +9,7 @@
 //   queue 3 + 2i    notified by the driver: ring i is broken
 //   queue 2 + 2N    notified by the driver: the log has changed
 //
-// Not here: the capabilities 6 and 7 of the PCI drafts.
+// Over PCI the notifications of 2022 are there, too (capabilities 6 and 7), in their own order: SlotOfDoorbell.
 using Outboard.Virtio;
 
 namespace Outboard.VirtioVhostUser.Protocol;
@@ -112,6 +112,15 @@ public static class VirtioVhostUserSpec
 
     /// <summary>The number of the auxiliary notification that tells of a broken ring.</summary>
     public static int ErrorOf(int ring) => (2 * ring) + 1;
+
+    /// <summary>The number of the auxiliary notification that a doorbell of the drafts of 2022 is: first the calls of
+    /// all rings, then their errors, then the log.</summary>
+    public static int SlotOfDoorbell(int doorbell, int rings) =>
+        doorbell < rings ? CallOf(doorbell) : doorbell < 2 * rings ? ErrorOf(doorbell - rings) : doorbell;
+
+    /// <summary>The doorbell of the drafts of 2022 that an auxiliary notification is.</summary>
+    public static int DoorbellOf(int notification, int rings) =>
+        notification == LogOf(rings) ? notification : (notification / 2) + (notification % 2 == 0 ? 0 : rings);
 
     /// <summary>The number of the auxiliary notification that tells of a changed log.</summary>
     public static int LogOf(int rings) => 2 * rings;

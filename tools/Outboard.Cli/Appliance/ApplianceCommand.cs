@@ -1,14 +1,18 @@
 // "outboard virtio-vhost-user": the device by which a back-end inside one virtual machine (the appliance) serves
 // another one (the tenant). To the tenant it is a vhost-user back-end; to the appliance it is a device, which
-// stock QEMU shows as a vhost-user device of its own; or a vhost-pci adapter, which is a PCI function over vfio-user.
+// stock QEMU shows as a vhost-user device of its own, or as a PCI device over vfio-user; or a vhost-pci adapter, which
+// is the latter always. A machine maps the memory of a PCI device once, so the virtio one needs the tenant's memory in
+// a file that is known beforehand.
 using System.CommandLine;
 using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
 using Outboard.Linux.Sockets;
+using Outboard.Memory;
 using Outboard.VfioUser.Server;
 using Outboard.VhostUser.Backend;
 using Outboard.VhostUser.Channel;
+using Outboard.Virtio.Pci;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.VhostPci;
@@ -36,19 +40,31 @@ internal static class ApplianceCommand
     {
         StandardErrorLog log = new(programName, settings.LogLevel);
         using EndSignals signals = new();
-        using VirtioVhostUserDevice device = new(settings.Device(log));
+        using FileSharedMemory? memory = settings.OpenMemory();
+        using VirtioVhostUserDevice device = new(settings.Device(log) with { MemoryFile = memory });
         using ChannelSource frontends = settings.OpenFrontends();
         if (settings.IsVhostPci)
         {
             return RunAdapter(settings, device, frontends, signals, log);
         }
 
-        using ServedSocket appliance = ServedSocket.Open(new ServingSettings { SocketPath = settings.AppliancePath });
         log.LogInformation("front-ends of the tenant on {Frontends}", frontends.Description);
-        log.LogInformation("the appliance's machine on {Appliance}: {Arguments}",
-            appliance.Name, Arguments(settings, device));
         using CancellationTokenSource ended = CancellationTokenSource.CreateLinkedTokenSource(signals.Requested);
         Task serving = device.ServeAsync(frontends, ended.Token);
+        bool wasClean = memory is null
+            ? ServeOverVhostUser(device, settings, log, signals.Requested)
+            : ServeOverVfioUser(device, settings, log, signals.Requested);
+        ended.Cancel();
+        serving.GetAwaiter().GetResult();
+        return wasClean ? 0 : 1;
+    }
+
+    private static bool ServeOverVhostUser(
+        VirtioVhostUserDevice device, ApplianceSettings settings, ILogger log, CancellationToken ending)
+    {
+        using ServedSocket appliance = ServedSocket.Open(new ServingSettings { SocketPath = settings.AppliancePath });
+        log.LogInformation("the appliance's machine on {Appliance}: {Arguments}",
+            appliance.Name, Arguments(settings, device));
         VhostUserBackendOptions options = new()
         {
             Logger = log,
@@ -57,10 +73,21 @@ internal static class ApplianceCommand
             // The device is given physical addresses: a machine's own IOMMU is not between it and memory.
             WithheldFeatures = VirtioFeatures.AccessPlatform,
         };
-        bool wasClean = DeviceServer.Serve(device, appliance, options, signals.Requested);
-        ended.Cancel();
-        serving.GetAwaiter().GetResult();
-        return wasClean ? 0 : 1;
+        return DeviceServer.Serve(device, appliance, options, ending);
+    }
+
+    private static bool ServeOverVfioUser(
+        VirtioVhostUserDevice device, ApplianceSettings settings, ILogger log, CancellationToken ending)
+    {
+        using UnixListener listener = FunctionServer.Bind(settings.VfioUserPath);
+        log.LogInformation(
+            "the appliance's machine on {Appliance}; the tenant's needs -object memory-backend-file,id=mem,share=on,"
+            + "mem-path={File},size=... of up to {Bytes} bytes",
+            settings.VfioUserPath, settings.MemoryPath, device.SharedRegions[0].SizeBytes);
+        VirtioPciFunction function = new(device, new VirtioPciOptions { Logger = log, WorkerCount = 1 });
+        bool wasClean = FunctionServer.Serve(function, listener, new VfioUserServerOptions { Logger = log }, ending);
+        return wasClean && GracePeriod.Wait(
+            function.DisposeAsync().AsTask(), log, "the device is still at work", ending);
     }
 
     private static int RunAdapter(
@@ -70,9 +97,9 @@ internal static class ApplianceCommand
         VhostPciFunction adapter = new(device);
         try
         {
-            using UnixListener listener = FunctionServer.Bind(settings.AdapterPath);
+            using UnixListener listener = FunctionServer.Bind(settings.VfioUserPath);
             log.LogInformation("front-ends of the tenant on {Frontends}", frontends.Description);
-            log.LogInformation("a vhost-pci adapter for the appliance's machine on {Socket}", settings.AdapterPath);
+            log.LogInformation("a vhost-pci adapter for the appliance's machine on {Socket}", settings.VfioUserPath);
             using CancellationTokenSource ended = CancellationTokenSource.CreateLinkedTokenSource(signals.Requested);
             Task serving = device.ServeAsync(frontends, ended.Token);
             VfioUserServerOptions options = new() { Logger = log };

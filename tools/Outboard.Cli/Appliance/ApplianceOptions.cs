@@ -3,6 +3,8 @@ using System.CommandLine;
 using Microsoft.Extensions.Logging;
 using Outboard.Cli.Serving;
 using Outboard.Cli.Text;
+using Outboard.Linux.Memory;
+using Outboard.Memory;
 using Outboard.VhostUser.Channel;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Device;
@@ -12,8 +14,9 @@ namespace Outboard.Cli.Appliance;
 
 /// <summary>The settings. Null means that nothing was said.</summary>
 internal sealed record ApplianceSettings(
-    string? Personality, string? FrontendPath, string? PeerPath, string? AppliancePath, string? AdapterPath, int? Rings,
-    long? WindowBytes, int? DeviceType, string? DeviceName, int? GraceMs, bool NumbersSessions, LogLevel LogLevel)
+    string? Personality, string? FrontendPath, string? PeerPath, string? AppliancePath, string? VfioUserPath,
+    string? MemoryPath, int? Rings, long? WindowBytes, int? DeviceType, string? DeviceName, int? GraceMs,
+    bool NumbersSessions, LogLevel LogLevel)
 {
     /// <summary>Whether the device is a vhost-pci adapter.</summary>
     /// <exception cref="CommandLineException">What was said does not suit it.</exception>
@@ -22,14 +25,34 @@ internal sealed record ApplianceSettings(
         get
         {
             bool isIt = Personality == ApplianceOptions.VhostPci;
-            return isIt && (AppliancePath is not null || DeviceType is not null)
+            return isIt && (VfioUserPath is null || AppliancePath is not null || DeviceType is not null
+                || MemoryPath is not null)
                 ? throw new CommandLineException(
                     "a vhost-pci adapter is no virtio device: give --vfio-user-socket=PATH, without "
-                    + "--appliance-socket and --device-type")
-                : isIt || AdapterPath is null ? isIt
-                : throw new CommandLineException("--vfio-user-socket: give --personality=vhost-pci, too");
+                    + "--appliance-socket, --memory-file and --device-type")
+                : isIt;
         }
     }
+
+    /// <summary>The file that the tenant's memory lies in, as large as the window; null for what needs none.</summary>
+    /// <exception cref="CommandLineException">No appliance, or two; a file that is missing or of no use.</exception>
+    /// <exception cref="IOException">It cannot be had.</exception>
+    public FileSharedMemory? OpenMemory() => (AppliancePath, VfioUserPath, MemoryPath) switch
+    {
+        _ when IsVhostPci => null,
+        (null, null, _) => throw new CommandLineException(
+            "no appliance: give one of --appliance-socket=PATH and --vfio-user-socket=PATH"),
+        ({ }, null, null) => null,
+        ({ }, null, { }) => throw new CommandLineException(
+            "--memory-file is for --vfio-user-socket: --appliance-socket maps any memory"),
+        (null, { }, null) => throw new CommandLineException(
+            "no memory: give --memory-file=PATH, the file of the tenant's memory-backend-file "
+            + "(or --personality=vhost-pci)"),
+        (null, { }, { } path) => new FileSharedMemory(
+            SharedFile.Open(path, (ulong?)WindowBytes ?? new VirtioVhostUserOptions().WindowBytes)),
+        _ => throw new CommandLineException(
+            "--appliance-socket and --vfio-user-socket exclude each other: give one of them"),
+    };
 
     /// <summary>The device that was asked for.</summary>
     /// <exception cref="CommandLineException">It cannot be.</exception>
@@ -42,7 +65,7 @@ internal sealed record ApplianceSettings(
             Type = DeviceType is { } type ? (VirtioDeviceId)type : defaults.Type,
             Rings = Rings ?? defaults.Rings,
             WindowBytes = (ulong?)WindowBytes ?? defaults.WindowBytes,
-            Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? AdapterPath ?? string.Empty),
+            Id = VirtioVhostUserOptions.IdOf(DeviceName ?? AppliancePath ?? VfioUserPath ?? string.Empty),
             NumbersSessions = NumbersSessions,
             MemoryGrace = GraceMs is { } grace ? TimeSpan.FromMilliseconds(grace) : null,
         };
@@ -56,11 +79,6 @@ internal sealed record ApplianceSettings(
     /// <exception cref="IOException">The path cannot be bound.</exception>
     public ChannelSource OpenFrontends()
     {
-        if (!IsVhostPci && AppliancePath is null)
-        {
-            throw new CommandLineException("no appliance: give --appliance-socket=PATH");
-        }
-
         return (FrontendPath, PeerPath) switch
         {
             ({ } path, null) => ChannelSource.Listen(path),
@@ -94,9 +112,14 @@ internal sealed class ApplianceOptions
         "--appliance-socket", "PATH",
         "Listen for the appliance's QEMU (11.1 or newer) on a UNIX socket at PATH; the log shows its arguments.");
 
-    private readonly ValueOption<string> _adapter = ValueOption.Text(
+    private readonly ValueOption<string> _vfioUser = ValueOption.Text(
         ServedSocket.VfioUserOption, "PATH",
-        "With --personality=vhost-pci: listen for the appliance's machine, a vfio-user client, on a socket at PATH.");
+        "Instead, be a PCI device for the appliance's machine on a UNIX socket at PATH: a vfio-user server.");
+
+    private readonly ValueOption<string> _memory = ValueOption.Text(
+        "--memory-file", "PATH",
+        "With --vfio-user-socket: the file that has the tenant's memory (memory-backend-file,share=on). It is made, "
+        + "and lengthened to the window. Not for vhost-pci.");
 
     private readonly ValueOption<int?> _rings = ValueOption.Number(
         "--rings", "N", "Most queues of the tenant's device. [default: 8]", 1, VirtioVhostUserSpec.MaxRings);
@@ -124,8 +147,8 @@ internal sealed class ApplianceOptions
     {
         Option[] all =
         [
-            _frontend, _peer, _appliance, _personality, _adapter, _rings, _window, _type, _name, _grace, _numbers,
-            .. _log.All,
+            _frontend, _peer, _appliance, _personality, _vfioUser, _memory, _rings, _window, _type, _name,
+            _grace, _numbers, .. _log.All,
         ];
         foreach (Option option in all)
         {
@@ -140,7 +163,8 @@ internal sealed class ApplianceOptions
             _frontend.Read(result),
             _peer.Read(result),
             _appliance.Read(result),
-            _adapter.Read(result),
+            _vfioUser.Read(result),
+            _memory.Read(result),
             _rings.Read(result),
             _window.Read(result),
             _type.Read(result),

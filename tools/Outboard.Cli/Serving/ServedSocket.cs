@@ -5,11 +5,14 @@
 //   --fd=N, listening         any number of front-ends, one after another
 //   LISTEN_FDS=1              as --fd=3, by socket activation; only when no option is given
 //   --vfio-user-socket=PATH   bound here, for the other protocol: any number of clients, one after another
-//   --virtio-vhost-user=ADDR  no socket at all: front-ends come through a device of the machine this runs in
+//   --virtio-vhost-user=ADDR  no socket at all: front-ends come through a device of the machine this runs in, or
+//                             through one that a vfio-user server has (vfio-user:PATH)
 using System.Globalization;
 using Outboard.Linux;
 using Outboard.Linux.Sockets;
+using Outboard.VfioUser.Client;
 using Outboard.VhostUser.Channel;
+using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Channel;
 
 namespace Outboard.Cli.Serving;
@@ -25,6 +28,10 @@ internal sealed class ServedSocket : IDisposable
 
     private const string PathOption = "--socket-path";
     private const string PciOption = "--virtio-vhost-user";
+    private const string VfioUserPrefix = "vfio-user:";
+
+    /// <summary>Memory for the queues of a virtio-vhost-user device: messages and rings need a fourth of it.</summary>
+    private const ulong DriverBytes = 2 << 20;
 
     private ServedSocket(string name, UnixListener listener)
         : this(name, ChannelSource.Accept(listener)) => Listener = listener;
@@ -119,11 +126,38 @@ internal sealed class ServedSocket : IDisposable
     {
         try
         {
-            return new VirtioVhostUserSource(PciAccess.OpenAsync(address).GetAwaiter().GetResult());
+            Task<DriverAccess> opening = address.StartsWith(VfioUserPrefix, StringComparison.Ordinal)
+                ? ConnectDeviceAsync(address[VfioUserPrefix.Length..])
+                : PciAccess.OpenAsync(address);
+            return new VirtioVhostUserSource(opening.GetAwaiter().GetResult());
         }
         catch (Exception error) when (error is IOException or InvalidDataException or UnauthorizedAccessException)
         {
             throw new IOException($"{PciOption}={address}: {error.Message}", error);
+        }
+    }
+
+    /// <summary>Takes hold of a device that a vfio-user server has, without a machine between.</summary>
+    private static async Task<DriverAccess> ConnectDeviceAsync(string path)
+    {
+        VfioUserClient client = await VfioUserClient.ConnectAsync(path).ConfigureAwait(false);
+        DriverMemory memory = new(DriverBytes);
+        async ValueTask ReleaseAsync()
+        {
+            await client.DisposeAsync().ConfigureAwait(false);
+            memory.Dispose();
+        }
+
+        try
+        {
+            await client.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes).ConfigureAwait(false);
+            return await PciAccess.StartAsync(client, memory, ReleaseAsync, $"the device at {path}")
+                .ConfigureAwait(false);
+        }
+        catch
+        {
+            await ReleaseAsync().ConfigureAwait(false);
+            throw;
         }
     }
 

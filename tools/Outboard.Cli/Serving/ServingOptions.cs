@@ -24,7 +24,8 @@ internal sealed class ServingOptions
     private readonly ValueOption<string> _pciAddress = ValueOption.Text(
         "--virtio-vhost-user", "ADDRESS",
         "Inside a virtual machine: serve another one through the virtio-vhost-user device at this PCI address "
-        + "(0000:00:03.0), which is bound to vfio-pci.");
+        + "(0000:00:03.0), which is bound to vfio-pci; or, outside of one, through that of the vfio-user server at "
+        + "vfio-user:PATH.");
 
     /// <summary>Carried out before anything is parsed (see Invocation); here for --help.</summary>
     private readonly SwitchOption _capabilities = new(

@@ -35,7 +35,6 @@ public sealed partial class VirtioPciDriver : IDisposable
     private readonly List<PciDoorbell> _doorbells = [];
     private readonly Dictionary<int, EventFd> _calls = [];
     private VirtioPciQueue?[] _queues = [];
-    private uint _notifyMultiplier;
     private int _vectors;
 
     private VirtioPciDriver(PciHandle device) => _device = device;
@@ -63,15 +62,21 @@ public sealed partial class VirtioPciDriver : IDisposable
     /// <param name="wanted">Features to take of those that are offered; VERSION_1 is always among them.</param>
     /// <param name="cancellation">Gives up waiting.</param>
     /// <exception cref="InvalidDataException">It is no modern virtio device, or it refuses the features.</exception>
+    public static Task<VirtioPciDriver> StartAsync(
+        PciHandle device, ulong wanted = ulong.MaxValue, CancellationToken cancellation = default) =>
+        StartAsync(device, _ => wanted, cancellation);
+
+    /// <summary>As the other one, with features that are chosen once the device's parts are known.</summary>
     public static async Task<VirtioPciDriver> StartAsync(
-        PciHandle device, ulong wanted = ulong.MaxValue, CancellationToken cancellation = default)
+        PciHandle device, Func<VirtioPciDriver, ulong> choose, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(device);
+        ArgumentNullException.ThrowIfNull(choose);
         VirtioPciDriver driver = new(device);
         try
         {
             await driver.FindPartsAsync(cancellation).ConfigureAwait(false);
-            await driver.NegotiateAsync(wanted, cancellation).ConfigureAwait(false);
+            await driver.NegotiateAsync(choose(driver), cancellation).ConfigureAwait(false);
             return driver;
         }
         catch
@@ -92,6 +97,11 @@ public sealed partial class VirtioPciDriver : IDisposable
         foreach (PciDoorbell doorbell in _doorbells)
         {
             doorbell.Event.Dispose();
+        }
+
+        foreach (EventFd bell in _auxiliaryBells.Values)
+        {
+            bell.Dispose();
         }
 
         foreach (EventFd call in _calls.Values)
@@ -130,7 +140,7 @@ public sealed partial class VirtioPciDriver : IDisposable
         DriverQueue ring = DriverQueue.Create(index, size, memory, Features, indirect ? IndirectEntries : 0);
         Part notify = _parts[VirtioPci.NotifyConfig];
         ulong place = await ReadAsync(VirtioPciRegister.QueueNotifyOffset, 2, cancellation).ConfigureAwait(false);
-        ulong notifyOffset = notify.Offset + (place * _notifyMultiplier);
+        ulong notifyOffset = notify.Offset + (place * notify.Multiplier);
         EventFd? doorbell = FindDoorbell(notifyOffset);
         int vector = Math.Min(index + 1, _vectors - 1);
         VirtioPciQueue queue =
@@ -241,18 +251,21 @@ public sealed partial class VirtioPciDriver : IDisposable
     {
         byte type = capability[3];
         byte bar = capability[VirtioPciCapability.BarField];
-        bool hasMultiplier = capability.Length >= VirtioPciCapability.DataField + sizeof(uint);
-        if (bar >= PciBar.Count || _parts.ContainsKey(type) || (type == VirtioPci.NotifyConfig && !hasMultiplier))
+        bool isMultiplied = type is VirtioPci.NotifyConfig or VirtioPci.DoorbellConfig;
+        bool isCut = isMultiplied && capability.Length < VirtioPciCapability.DataField + sizeof(uint);
+        if (bar >= PciBar.Count || _parts.ContainsKey(type) || isCut)
         {
             return;
         }
 
+        uint multiplier = isMultiplied
+            ? BinaryPrimitives.ReadUInt32LittleEndian(capability[VirtioPciCapability.DataField..]) : 0;
         _parts[type] = new Part(
-            bar, BinaryPrimitives.ReadUInt32LittleEndian(capability[VirtioPciCapability.OffsetField..]));
-        if (type == VirtioPci.NotifyConfig)
+            bar, BinaryPrimitives.ReadUInt32LittleEndian(capability[VirtioPciCapability.OffsetField..]), multiplier);
+        if (type == VirtioPci.DoorbellConfig)
         {
-            _notifyMultiplier =
-                BinaryPrimitives.ReadUInt32LittleEndian(capability[VirtioPciCapability.DataField..]);
+            uint length = BinaryPrimitives.ReadUInt32LittleEndian(capability[VirtioPciCapability.LengthField..]);
+            AuxiliaryDoorbells = multiplier == 0 ? 0 : (int)Math.Min(length / multiplier, ushort.MaxValue);
         }
     }
 
@@ -362,5 +375,5 @@ public sealed partial class VirtioPciDriver : IDisposable
         return _device.WriteAsync(PciHandle.Config, (ulong)offset, bytes, cancellation);
     }
 
-    private readonly record struct Part(byte Bar, uint Offset);
+    private readonly record struct Part(byte Bar, uint Offset, uint Multiplier);
 }

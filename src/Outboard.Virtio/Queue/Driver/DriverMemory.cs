@@ -39,19 +39,31 @@ public sealed class DriverMemory : IDisposable
     /// </param>
     public DriverMemory(
         ulong sizeBytes, ulong guestAddress = 0x1_0000_0000, bool hugePages = false, ulong? busAddress = null)
-        : this(sizeBytes, hugePages, _ => (guestAddress, busAddress ?? guestAddress))
+        : this(Create(sizeBytes, hugePages), 0, null, _ => (guestAddress, busAddress ?? guestAddress))
     {
     }
 
-    private DriverMemory(ulong sizeBytes, bool hugePages, Func<IoSegment, (ulong Guest, ulong Bus)> addresses)
+    /// <summary>Takes a part of a file as memory, as a machine does whose memory lies in one.</summary>
+    /// <param name="file">The file; owned from now on.</param>
+    /// <param name="offset">Where the memory begins in it; a page boundary.</param>
+    /// <param name="sizeBytes">Bytes; whole pages.</param>
+    /// <param name="guestAddress">Guest physical address of the first byte.</param>
+    public DriverMemory(FileSharedMemory file, ulong offset, ulong sizeBytes, ulong guestAddress)
+        : this(file, offset, sizeBytes, _ => (guestAddress, guestAddress))
     {
-        ulong unit = hugePages ? HugePageBytes : (ulong)Environment.SystemPageSize;
-        SizeBytes = (sizeBytes + unit - 1) / unit * unit;
-        _file = new FileSharedMemory(MemFd.Create("outboard-driver-memory", SizeBytes, hugePages));
+    }
+
+    private DriverMemory(
+        FileSharedMemory file, ulong offset, ulong? sizeBytes, Func<IoSegment, (ulong Guest, ulong Bus)> addresses)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        _file = file;
+        FileOffset = offset;
         MemoryMapping? mapping = null;
         try
         {
-            mapping = _file.Map(0, SizeBytes);
+            SizeBytes = sizeBytes ?? file.SizeBytes;
+            mapping = _file.Map(offset, SizeBytes);
             UserAddress = mapping.Segment.Address;
             (GuestAddress, BusAddress) = addresses(mapping.Segment);
             _region = new MemoryRegion(BusAddress, UserAddress, mapping);
@@ -67,7 +79,7 @@ public sealed class DriverMemory : IDisposable
 
     /// <summary>Creates memory whose addresses are physical ones, for a device that nobody translates for.</summary>
     /// <exception cref="IOException">There is no huge page, or this process may not know where it lies.</exception>
-    public static DriverMemory CreatePhysical() => new(HugePageBytes, true, segment =>
+    public static DriverMemory CreatePhysical() => new(Create(HugePageBytes, hugePages: true), 0, null, segment =>
     {
         ulong address = PhysicalPlace.Of(segment);
         return (address, address);
@@ -91,6 +103,9 @@ public sealed class DriverMemory : IDisposable
     /// <summary>The shared memory object, to be passed to the device.</summary>
     public FileSharedMemory File => _file;
 
+    /// <summary>Where the memory begins in <see cref="File"/>.</summary>
+    public ulong FileOffset { get; }
+
     /// <summary>The memory for translation of bus addresses.</summary>
     public GuestMemory Memory { get; }
 
@@ -108,6 +123,13 @@ public sealed class DriverMemory : IDisposable
 
         _allocated = start + bytes;
         return new DriverBuffer(BusAddress + start, _region.Segment.Slice((long)start, bytes));
+    }
+
+    private static FileSharedMemory Create(ulong sizeBytes, bool hugePages)
+    {
+        ulong unit = hugePages ? HugePageBytes : (ulong)Environment.SystemPageSize;
+        return new FileSharedMemory(
+            MemFd.Create("outboard-driver-memory", (sizeBytes + unit - 1) / unit * unit, hugePages));
     }
 
     /// <summary>Unmaps the memory. No device uses it any more.</summary>
