@@ -166,6 +166,7 @@ public sealed partial class NvmeController
     /// <inheritdoc/>
     protected override async ValueTask OnResetAsync(PciResetKind kind)
     {
+        await AbandonMigrationAsync().ConfigureAwait(false);
         await StopAsync(stays: true).ConfigureAwait(false);
         _configuration = default;
         Volatile.Write(ref _status, 0);
@@ -199,6 +200,7 @@ public sealed partial class NvmeController
             }
         }
 
+        await AbandonMigrationAsync().ConfigureAwait(false);
         _cancellation = new CancellationTokenSource();
         _isLettingGo = false;
     }
@@ -243,18 +245,35 @@ public sealed partial class NvmeController
         uint completions = ((_adminAttributes >> 16) & 0xfff) + 1;
         _life = Life.Ready;
         Volatile.Write(ref _status, 0);
-        if (_configuration.CommandSet != 0 || _configuration.Arbitration != 0
-            || _configuration.PageBytes > 4096 << MaxPageShift || submissions < 2 || completions < 2)
+        if (!Supports(_configuration) || submissions < 2 || completions < 2)
         {
             Fail($"enabled with CC 0x{_configuration.Value:x}, AQA 0x{_adminAttributes:x}");
             return;
         }
 
+        PrepareWorkers();
+        _pageBytes = _configuration.PageBytes;
+        _hasWriteCache = _options.WriteCache;
+        Events.Reset();
+        _admin = new AdminQueue(this, _adminSubmission, submissions, _adminCompletion, completions);
+        Interlocked.Or(ref _status, (uint)NvmeControllerStatus.Ready);
+    }
+
+    /// <summary>Whether it can be enabled so.</summary>
+    internal static bool Supports(NvmeConfiguration configuration) => configuration is { CommandSet: 0, Arbitration: 0 }
+        && configuration.PageBytes <= 4096 << MaxPageShift;
+
+    private void PrepareWorkers()
+    {
         if (_workers.Length == 0)
         {
             int count = _options.WorkerCount > 0 ? _options.WorkerCount : Environment.ProcessorCount;
             _workers = [.. Enumerable.Range(0, Math.Min(count, QueuePairs))
                 .Select(index => new NvmeWorker(this, $"nvme/{index}", _options.Worker))];
+            foreach (NvmeWorker worker in _dirtyLog is null ? [] : _workers)
+            {
+                _ = worker.LogAsync(_dirtyLog);
+            }
         }
 
         foreach (NvmeWorker worker in _workers)
@@ -262,12 +281,6 @@ public sealed partial class NvmeController
             // before any queue is made, since a worker's commands keep their order
             _ = worker.AdoptAsync(Dma.Memory, keepsOldRegions: true);
         }
-
-        _pageBytes = _configuration.PageBytes;
-        _hasWriteCache = _options.WriteCache;
-        Events.Reset();
-        _admin = new AdminQueue(this, _adminSubmission, submissions, _adminCompletion, completions);
-        Interlocked.Or(ref _status, (uint)NvmeControllerStatus.Ready);
     }
 
     private void BeginStop()

@@ -7,7 +7,7 @@
 // Enabling and disabling take effect when the status register says so, as the specification has it: a write to the
 // configuration register never waits for the disks. A guest never gets an error for a write.
 // Not here: controller memory buffer, subsystem reset, several controllers of one subsystem, namespace management,
-// formatting, firmware updates, security, reservations, zoned namespaces, fused commands, keep-alive, migration.
+// formatting, firmware updates, security, reservations, zoned namespaces, fused commands, keep-alive.
 using System.Numerics;
 using System.Text;
 using Microsoft.Extensions.Logging;
@@ -76,6 +76,7 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
         _completions = new CompletionQueue?[QueuePairs + 1];
         _submissions = new SubmissionQueue?[QueuePairs + 1];
         Events = new EventLog(this);
+        _migration = new NvmeMigration(this);
         _hasWriteCache = _options.WriteCache;
         AddBars();
         AddCapability(new PowerManagementCapability());

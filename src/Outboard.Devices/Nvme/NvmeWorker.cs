@@ -20,7 +20,7 @@ using Outboard.Virtio;
 namespace Outboard.Devices.Nvme;
 
 /// <summary>A thread that serves I/O queues.</summary>
-internal sealed class NvmeWorker : IAsyncDisposable
+internal sealed partial class NvmeWorker : IAsyncDisposable
 {
     /// <summary>Commands taken before other queues of the same thread get their turn, and interrupts go out.</summary>
     private const int DrainLimit = 64;
@@ -94,7 +94,7 @@ internal sealed class NvmeWorker : IAsyncDisposable
 
     internal GuestMemory Memory => MappedLists.Memory;
 
-    internal bool IsPaused => _adopting is not null || _hasFailed;
+    internal bool IsPaused => _adopting is not null || _hasFailed || _isHalted;
 
     internal FileIoEngine Files => _files ?? CreateFiles();
 
@@ -395,6 +395,8 @@ internal sealed class NvmeWorker : IAsyncDisposable
             Adopt(adopting.Memory);
             adopting.Done.SetResult();
         }
+
+        TendHalt();
     }
 
     private bool IsMemoryUsed()
@@ -413,6 +415,7 @@ internal sealed class NvmeWorker : IAsyncDisposable
     private void Adopt(GuestMemory memory)
     {
         MappedLists.Memory = memory;
+        MapHosts();
         Shadow.Adopt(memory);
         foreach (CompletionQueue queue in _completions)
         {

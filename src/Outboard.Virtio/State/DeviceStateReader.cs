@@ -13,8 +13,10 @@ public sealed class DeviceStateReader
     private readonly HashSet<string> _read = new(StringComparer.Ordinal);
 
     /// <summary>Checks a stream.</summary>
+    /// <param name="id">The type of the device that it has to be of.</param>
+    /// <param name="stream">The bytes.</param>
     /// <exception cref="DeviceStateException">It is not the whole, unaltered state of such a device.</exception>
-    internal DeviceStateReader(VirtioDeviceId id, ReadOnlySpan<byte> stream)
+    public DeviceStateReader(VirtioDeviceId id, ReadOnlySpan<byte> stream)
     {
         ReadOnlySpan<byte> rest = CheckFrame(id, stream);
         while (!rest.IsEmpty)
@@ -42,6 +44,9 @@ public sealed class DeviceStateReader
             rest = rest[(int)length..];
         }
     }
+
+    /// <summary>Whether there is a record.</summary>
+    public bool Has(string name) => _records.ContainsKey(name);
 
     /// <summary>A record's bytes.</summary>
     /// <returns>False when there is no such record.</returns>
@@ -94,7 +99,8 @@ public sealed class DeviceStateReader
         : value <= largest ? value : throw new DeviceStateException($"record '{name}': {value} is beyond {largest}");
 
     /// <summary>All records were read that may not be ignored.</summary>
-    internal void RequireAllRead()
+    /// <exception cref="DeviceStateException">One was not.</exception>
+    public void RequireAllRead()
     {
         foreach ((string name, Record record) in _records)
         {

@@ -12,7 +12,9 @@ public sealed class DeviceStateWriter
 {
     private readonly ArrayBufferWriter<byte> _bytes = new();
 
-    internal DeviceStateWriter(VirtioDeviceId id)
+    /// <summary>Begins the state of a device.</summary>
+    /// <param name="id">Its type; PCI devices that are no virtio devices have numbers of their own.</param>
+    public DeviceStateWriter(VirtioDeviceId id)
     {
         Span<byte> header = stackalloc byte[DeviceStateFormat.HeaderBytes];
         DeviceStateFormat.Magic.CopyTo(header);
@@ -49,7 +51,9 @@ public sealed class DeviceStateWriter
         Write(name, bytes, isIgnorable);
     }
 
-    internal byte[] Finish()
+    /// <summary>The whole stream.</summary>
+    /// <exception cref="DeviceStateException">It is too long.</exception>
+    public byte[] Finish()
     {
         int length = _bytes.WrittenCount;
         byte[] all = new byte[length + DeviceStateFormat.ChecksumBytes];

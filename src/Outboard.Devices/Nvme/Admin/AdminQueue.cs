@@ -7,6 +7,11 @@ using Outboard.Devices.Nvme.Spec;
 
 namespace Outboard.Devices.Nvme.Admin;
 
+/// <summary>Where an admin queue stands.</summary>
+internal sealed record AdminPosition(
+    uint SubmissionRegister, uint CompletionRegister, uint Head, uint Tail, uint Taken, uint Phase,
+    ushort[] EventRequests, uint[] Features);
+
 /// <summary>The admin submission and completion queue.</summary>
 #pragma warning disable CA1001 // The semaphores hold nothing of the system's; a late doorbell may still ring one.
 internal sealed partial class AdminQueue
@@ -36,10 +41,10 @@ internal sealed partial class AdminQueue
     private uint _taken;
     private ushort _phase = 1;
 
-    /// <summary>Starts.</summary>
+    /// <summary>Starts; from where another process stood, if that is told.</summary>
     internal AdminQueue(
         NvmeController controller, ulong submissionAddress, uint submissionSize, ulong completionAddress,
-        uint completionSize)
+        uint completionSize, AdminPosition? position = null)
     {
         _controller = controller;
         _submissionAddress = submissionAddress;
@@ -47,6 +52,19 @@ internal sealed partial class AdminQueue
         _completionAddress = completionAddress;
         _completionSize = completionSize;
         _features = new FeatureTable(controller);
+        if (position is not null)
+        {
+            _submissionRegister = position.SubmissionRegister;
+            _completionRegister = position.CompletionRegister;
+            _head = position.Head;
+            _tail = _limit = position.Tail;
+            _taken = position.Taken;
+            _phase = (ushort)position.Phase;
+            _eventRequests = new Queue<ushort>(position.EventRequests);
+            _features.TryLoad(position.Features);
+            Wake();
+        }
+
         _running = Task.Run(RunAsync);
     }
 
@@ -77,6 +95,11 @@ internal sealed partial class AdminQueue
         }
     }
 
+    /// <summary>Where the queues stand, while <see cref="LockAsync"/> holds them.</summary>
+    internal AdminPosition Position => new(
+        Volatile.Read(ref _submissionRegister), Volatile.Read(ref _completionRegister), _head, _tail, _taken, _phase,
+        [.. _eventRequests], _features.SaveAll());
+
     /// <summary>Waits for the command under way, and begins no other until the result is disposed.</summary>
     internal async ValueTask<IDisposable> LockAsync()
     {
@@ -101,7 +124,7 @@ internal sealed partial class AdminQueue
             using (await LockAsync().ConfigureAwait(false))
             {
                 // While memory goes away, whoever takes it waits for this turn's end; the command stays where it is.
-                while (works && !_isEnding && !_controller.IsLettingGo && HasRoom())
+                while (works && !_isEnding && !_controller.IsLettingGo && !_controller.IsHalted && HasRoom())
                 {
                     if (_eventRequests.Count > 0 && _controller.Events.TryTake(out NvmeEvent kind))
                     {

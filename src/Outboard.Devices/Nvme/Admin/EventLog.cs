@@ -120,5 +120,43 @@ internal sealed class EventLog(NvmeController controller)
         }
     }
 
+    /// <summary>For another process: pending, held back, configuration, changed namespaces.</summary>
+    internal uint[] Save()
+    {
+        lock (_lock)
+        {
+            return [_pending, _masked, Configuration, .. _changed];
+        }
+    }
+
+    /// <summary>Whether <see cref="Load"/> can take this.</summary>
+    internal static bool IsValid(ReadOnlySpan<uint> saved, int namespaces)
+    {
+        bool isValid = saved.Length is >= 3 and <= 3 + NvmeController.MaxNamespaces && saved[0] >> s_kinds.Length == 0
+            && saved[1] <= byte.MaxValue;
+        foreach (uint number in isValid ? saved[3..] : [])
+        {
+            isValid &= number - 1 < (uint)namespaces;
+        }
+
+        return isValid;
+    }
+
+    /// <summary>Takes over what another process had.</summary>
+    internal void Load(ReadOnlySpan<uint> saved)
+    {
+        lock (_lock)
+        {
+            _pending = saved[0];
+            _masked = saved[1];
+            Configuration = saved[2];
+            _changed.Clear();
+            foreach (uint number in saved[3..])
+            {
+                _changed.Add(number);
+            }
+        }
+    }
+
     private static uint TypeBit(NvmeEvent kind) => 1u << (int)((uint)kind & 7);
 }

@@ -26,6 +26,48 @@ internal sealed class FeatureTable
 
     private int Vectors => _controller.VectorCount;
 
+    /// <summary>For another process: granted queues; then for each value feature, place, value.</summary>
+    internal uint[] SaveAll() =>
+    [
+        (uint)GrantedQueues,
+        .. _values.SelectMany(one => (uint[])[(uint)one.Key.Feature, one.Key.Place, one.Value]),
+    ];
+
+    /// <summary>Takes over what another process had.</summary>
+    /// <returns>False when that cannot be: nothing has changed then.</returns>
+    internal bool TryLoad(ReadOnlySpan<uint> saved)
+    {
+        const int words = 3;
+        if (saved.Length % words != 1 || saved[0] - 1 >= (uint)_controller.QueuePairs)
+        {
+            return false;
+        }
+
+        Dictionary<(NvmeFeature Feature, uint Place), uint> values = [];
+        for (ReadOnlySpan<uint> rest = saved[1..]; !rest.IsEmpty; rest = rest[words..])
+        {
+            NvmeFeature feature = (NvmeFeature)rest[0];
+            bool isPlace = feature switch
+            {
+                NvmeFeature.InterruptVector => rest[1] < (uint)Vectors,
+                NvmeFeature.TemperatureThreshold => rest[1] is 0 or ThresholdSensors,
+                _ => rest[1] == 0,
+            };
+            if (rest[0] > byte.MaxValue || !IsKnown(feature) || !isPlace || !values.TryAdd((feature, rest[1]), rest[2]))
+            {
+                return false;
+            }
+        }
+
+        GrantedQueues = (int)saved[0];
+        foreach (((NvmeFeature Feature, uint Place) key, uint value) in values)
+        {
+            _values[key] = value;
+        }
+
+        return true;
+    }
+
     internal (NvmeStatus Status, uint Result) Get(in NvmeCommand command)
     {
         NvmeFeature feature = (NvmeFeature)(byte)command.Word10;

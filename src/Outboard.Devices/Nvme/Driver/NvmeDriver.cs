@@ -28,11 +28,12 @@ public sealed class NvmeDriver : IDisposable
     private const ushort MsixEnable = 1 << 15;
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(20);
 
-    private readonly PciHandle _device;
+    private PciHandle _device;
     private readonly DriverMemory _memory;
     private readonly Dictionary<ushort, NvmeCompletion> _early = [];
     private readonly List<EventFd> _events = [];
     private readonly List<PciDoorbell> _doorbells = [];
+    private readonly List<(NvmeRings Rings, EventFd? Completed)> _queues = [];
     private DriverBuffer _data;
     private DriverBuffer _shadow;
     private NvmeRings _admin = null!;
@@ -144,6 +145,7 @@ public sealed class NvmeDriver : IDisposable
             Word11 = ((uint)id << 16) | 1,
         }, cancellation).ConfigureAwait(false);
         rings.Bell = await FindBellAsync(id, cancellation).ConfigureAwait(false);
+        _queues.Add((rings, completed));
         return new NvmeDriverQueue(rings, completed);
     }
 
@@ -163,6 +165,22 @@ public sealed class NvmeDriver : IDisposable
     {
         await WriteRegisterAsync(NvmeRegister.Configuration, 0, cancellation).ConfigureAwait(false);
         await WaitForStatusAsync(NvmeControllerStatus.None, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Goes over to another function, which the controller has moved to with its queues.</summary>
+    internal async Task FollowAsync(PciHandle device, CancellationToken cancellation = default)
+    {
+        _device = device;
+        _admin.Device = device;
+        foreach ((NvmeRings rings, EventFd? completed) in _queues)
+        {
+            rings.Device = device;
+            rings.Bell = null;
+            if (completed is not null)
+            {
+                await device.BindAsync(InterruptKind.Msix, rings.Id, [completed], cancellation).ConfigureAwait(false);
+            }
+        }
     }
 
     internal async Task<byte[]> IdentifyAsync(

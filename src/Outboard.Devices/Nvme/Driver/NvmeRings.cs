@@ -11,7 +11,6 @@ namespace Outboard.Devices.Nvme.Driver;
 internal sealed class NvmeRings
 {
     private const uint PageBytes = 4096;
-    private readonly PciHandle _device;
     private readonly MemoryWindow _submissions;
     private readonly MemoryWindow _completions;
     private readonly int _strideBytes;
@@ -24,7 +23,7 @@ internal sealed class NvmeRings
 
     internal NvmeRings(PciHandle device, DriverMemory memory, int id, uint size, int strideBytes)
     {
-        _device = device;
+        Device = device;
         _strideBytes = strideBytes;
         Id = id;
         Size = size;
@@ -37,6 +36,9 @@ internal sealed class NvmeRings
         _submissions = MemoryWindow.Of(submissions.Memory);
         _completions = MemoryWindow.Of(completions.Memory);
     }
+
+    /// <summary>The function whose doorbells these are.</summary>
+    internal PciHandle Device { get; set; }
 
     internal int Id { get; }
 
@@ -144,6 +146,6 @@ internal sealed class NvmeRings
         Span<byte> data = stackalloc byte[sizeof(uint)];
         BitConverter.TryWriteBytes(data, value);
         Messages++;
-        _device.Post(0, (ulong)(NvmeRegister.Doorbells + (index * _strideBytes)), data);
+        Device.Post(0, (ulong)(NvmeRegister.Doorbells + (index * _strideBytes)), data);
     }
 }

@@ -37,6 +37,7 @@ internal sealed class CompletionQueue
     private uint _headRegister;
     private uint _badHead = uint.MaxValue;
     private bool _wantsHead;
+    private bool _hasMoved;
 
     internal CompletionQueue(
         NvmeWorker worker, int id, uint size, ulong address, int vector, bool hasInterrupts)
@@ -59,6 +60,24 @@ internal sealed class CompletionQueue
     internal bool HasInterrupts { get; }
 
     internal NvmeWorker Worker => _worker;
+
+    internal ulong Address => _address;
+
+    /// <summary>Whether entries are still to be written, and can be.</summary>
+    internal bool IsBusy => _isWriting || (_unwritten.Count > 0 && !_isBroken);
+
+    /// <summary>Where the queue stands, while its worker is halted; or where it stood in another process.</summary>
+    internal (uint Tail, uint Head, uint HeadRegister, uint Phase) Position
+    {
+        get => (_tail, _head, _headRegister, _phase);
+        set
+        {
+            (_tail, _head, _headRegister) = (value.Tail, value.Head, value.HeadRegister);
+            _limit = _tail;
+            _phase = (ushort)value.Phase;
+            _hasMoved = true;
+        }
+    }
 
     /// <summary>Submission queues that complete here; changed by the admin queue only.</summary>
     internal int Users { get; set; }
@@ -153,7 +172,11 @@ internal sealed class CompletionQueue
     /// </summary>
     internal void FillShadow()
     {
-        _worker.Shadow.Set(DoorbellIndex, _head);
+        if (!_hasMoved)
+        {
+            _worker.Shadow.Set(DoorbellIndex, _head);
+        }
+
         Shun();
     }
 
@@ -244,6 +267,7 @@ internal sealed class CompletionQueue
         _ring.Write(at + 8, (uint)completion.QueueHead | ((uint)completion.Queue << 16));
         uint last = completion.Id | ((uint)(completion.PhaseAndStatus | _phase) << 16);
         _ring.WriteRelease32(at + 12, last);
+        _worker.Mark(_address + at, NvmeCompletion.Bytes);
         Advance();
     }
 

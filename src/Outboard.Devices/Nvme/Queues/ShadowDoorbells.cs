@@ -17,6 +17,12 @@ internal sealed class ShadowDoorbells(int strideBytes, int queuePairs)
     /// <summary>Whether a driver has told where they are.</summary>
     internal bool IsOn { get; private set; }
 
+    /// <summary>Is told of each address that was written; null when nobody wants to know.</summary>
+    internal Action<ulong>? Written { get; set; }
+
+    /// <summary>Where values and events are, while <see cref="IsOn"/>.</summary>
+    internal (ulong Values, ulong Events) Places => (_valuesAddress, _eventsAddress);
+
     /// <summary>Bytes of each of the two buffers.</summary>
     internal uint SizeBytes { get; } = (uint)((queuePairs + 1) * 2 * strideBytes);
 
@@ -53,6 +59,7 @@ internal sealed class ShadowDoorbells(int strideBytes, int queuePairs)
         if (_isMapped)
         {
             _values.WriteRelease32((uint)(index * strideBytes), value);
+            Written?.Invoke(_valuesAddress + (uint)(index * strideBytes));
         }
     }
 
@@ -62,6 +69,7 @@ internal sealed class ShadowDoorbells(int strideBytes, int queuePairs)
         if (_isMapped)
         {
             _events.WriteRelease32((uint)(index * strideBytes), value);
+            Written?.Invoke(_eventsAddress + (uint)(index * strideBytes));
         }
     }
 }

@@ -15,6 +15,18 @@ internal sealed partial class SubmissionQueue
     /// <returns>Whether there was one of this identifier.</returns>
     internal bool TryAbort(ushort id) => !IsStopping && (TryAbortWaiting(id) || TryAbortInRing(id));
 
+    /// <summary>Where the queue stands, while its worker is halted; or where it stood in another process.</summary>
+    internal (uint Head, uint Tail, uint TailRegister, uint[] Aborted) Position
+    {
+        get => (_head, _tail, _tailRegister, [.. _aborted]);
+        set
+        {
+            (_head, _tail, _tailRegister) = (value.Head, value.Tail, value.TailRegister);
+            _aborted.UnionWith(value.Aborted);
+            _hasMoved = true;
+        }
+    }
+
     private bool TryAbortWaiting(ushort id)
     {
         IoTask? found = null;

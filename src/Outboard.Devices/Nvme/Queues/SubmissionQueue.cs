@@ -43,6 +43,7 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     private uint _tailRegister;
     private int _freeCount;
     private int _hint;
+    private bool _hasMoved;
 
     internal SubmissionQueue(NvmeWorker worker, CompletionQueue completions, int id, uint size, ulong address)
     {
@@ -78,6 +79,11 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
 
     /// <summary>Commands in flight that use mapped memory.</summary>
     internal bool UsesMemory => InFlight > _tasks;
+
+    /// <summary>Whether commands are in flight, or being fetched.</summary>
+    internal bool IsBusy => InFlight > 0 || _isFetching;
+
+    internal ulong Address => _address;
 
     private int InFlight => _slots.Length - _freeCount;
 
@@ -179,7 +185,13 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     /// <summary>
     /// The value of the doorbell, when the queue or the buffers are new: an earlier queue may have left its own.
     /// </summary>
-    internal void FillShadow() => _worker.Shadow.Set(DoorbellIndex, _tail);
+    internal void FillShadow()
+    {
+        if (!_hasMoved)
+        {
+            _worker.Shadow.Set(DoorbellIndex, _tail);
+        }
+    }
 
     internal void Retry()
     {
@@ -245,7 +257,7 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     private async Task FetchByMessagesAsync()
     {
         _isFetching = true;
-        while (!_isMapped && !IsStopping && ReadTail() is var tail && tail != _head
+        while (!_isMapped && !IsStopping && !_worker.IsPaused && ReadTail() is var tail && tail != _head
             && HasSlot && _completions.TryReserve())
         {
             _completions.Unreserve();
@@ -259,7 +271,7 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
                 break;
             }
 
-            for (int i = 0; i < count && !IsStopping && HasSlot && _completions.TryReserve(); i++)
+            for (int i = 0; i < count && !IsStopping && !_worker.IsPaused && HasSlot && _completions.TryReserve(); i++)
             {
                 Begin(System.Runtime.InteropServices.MemoryMarshal.Read<NvmeCommand>(
                     entries.AsSpan(i * NvmeCommand.Bytes)));
@@ -426,6 +438,11 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     {
         ref Slot slot = ref _slots[index];
         slot.Task = null;
+        if (slot.Kind == DiskOperationKind.Read)
+        {
+            _worker.Mark(_segments.Segments(index, 0, slot.SegmentCount));
+        }
+
         _segments.Release(index);
         _free[_freeCount++] = index;
         Counters.Count(slot.Kind, slot.Bytes, status);
