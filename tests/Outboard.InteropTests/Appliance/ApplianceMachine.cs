@@ -6,6 +6,19 @@ using Outboard.InteropTests.Net;
 
 namespace Outboard.InteropTests.Appliance;
 
+/// <summary>What an appliance serves its tenants through.</summary>
+internal enum ApplianceDevice
+{
+    /// <summary>QEMU's vhost-user device of any kind.</summary>
+    VhostUser,
+
+    /// <summary>The same virtio device over vfio-user; the tenant's memory lies in a file.</summary>
+    VfioUser,
+
+    /// <summary>A vhost-pci adapter, over vfio-user.</summary>
+    VhostPci,
+}
+
 /// <summary>What an appliance is to be.</summary>
 internal sealed record ApplianceOptions
 {
@@ -15,8 +28,8 @@ internal sealed record ApplianceOptions
     /// <summary>Whether it has an IOMMU; otherwise it runs VFIO without one.</summary>
     public bool HasIommu { get; init; } = true;
 
-    /// <summary>Whether its devices are vhost-pci adapters, instead of virtio devices.</summary>
-    public bool IsVhostPci { get; init; }
+    /// <summary>What its devices are.</summary>
+    public ApplianceDevice Device { get; init; }
 
     /// <summary>A file that is /test/data in it, for the servers behind a tap; null for none.</summary>
     public string? ServedFile { get; init; }
@@ -79,6 +92,9 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>The file of a tenant's memory, where the device needs one.</summary>
+    public string MemoryFile(int program = 0) => MemoryFile(_folder, program);
 
     /// <summary>Where a front-end finds the device.</summary>
     public string TenantSocket(int program = 0) => _folder.Combine($"tenant{program}.sock");
@@ -145,17 +161,23 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
     private static string ApplianceSocket(TempFolder folder, int program) =>
         folder.Combine($"appliance{program}.sock");
 
+    private static string MemoryFile(TempFolder folder, int program) => folder.Combine($"memory{program}");
+
     private static PeerProcess StartDevice(ApplianceOptions options, TempFolder folder, int program)
     {
         string socket = ApplianceSocket(folder, program);
-        string[] personality = options.IsVhostPci
-            ? ["--personality=vhost-pci", $"--vfio-user-socket={socket}"]
-            : [$"--appliance-socket={socket}", $"--device-type={DeviceType}"];
+        string[] kind = options.Device switch
+        {
+            ApplianceDevice.VhostPci => ["--personality=vhost-pci", $"--vfio-user-socket={socket}"],
+            ApplianceDevice.VfioUser =>
+                [$"--vfio-user-socket={socket}", $"--memory-file={MemoryFile(folder, program)}"],
+            _ => [$"--appliance-socket={socket}", $"--device-type={DeviceType}"],
+        };
         return PeerProcess.StartProgram(
             "dotnet",
             [
                 OutboardProgram.Path, "virtio-vhost-user",
-                $"--vhost-user-socket={folder.Combine($"tenant{program}.sock")}", .. personality, $"--rings={Rings}",
+                $"--vhost-user-socket={folder.Combine($"tenant{program}.sock")}", .. kind, $"--rings={Rings}",
                 "--window=1G", "--verbose",
             ]);
     }
@@ -164,7 +186,7 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
     private static string[] DeviceArguments(ApplianceOptions options, TempFolder folder, int program)
     {
         string socket = ApplianceSocket(folder, program);
-        return options.IsVhostPci
+        return options.Device is not ApplianceDevice.VhostUser
             ?
             [
                 "-device",

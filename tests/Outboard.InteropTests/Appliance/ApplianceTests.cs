@@ -75,6 +75,27 @@ public sealed partial class ApplianceTests
         await appliance.EndAsync();
     }
 
+    /// <summary>Each ring has an interrupt of its own, and the machine maps the tenant's memory from the beginning.
+    /// </summary>
+    [Fact]
+    public async Task A_tenant_with_memory_in_a_file_is_served_over_vfio_user_and_outlives_a_crash()
+    {
+        await using ApplianceMachine appliance = await ApplianceMachine.StartAsync(
+            new ApplianceOptions { HasIommu = false, Device = ApplianceDevice.VfioUser });
+        await using GuestVm tenant = await GuestVm.StartAsync(appliance.Tenant(1) with
+        {
+            Script = GuestOptions.ReadScript("block-restart.sh"),
+            Variables = new Dictionary<string, string> { ["PASSES"] = "2" },
+            MemoryFile = appliance.MemoryFile(),
+        });
+        Match progress = await tenant.WaitForAsync(ProgressPattern);
+        await appliance.KillBackendAsync();
+        await appliance.StartBackendAsync();
+        await tenant.WaitForAsync(ProgressPattern, progress.Index + progress.Length);
+        appliance.Require(await tenant.FinishAsync());
+        await appliance.EndAsync();
+    }
+
     [Fact]
     public async Task A_tenant_reboots_and_finds_its_files()
     {

@@ -18,7 +18,7 @@ public sealed class VhostPciApplianceTests
     public async Task A_disk_is_served_through_the_adapter_and_its_back_end_may_crash()
     {
         await using ApplianceMachine appliance = await ApplianceMachine.StartAsync(
-            new ApplianceOptions { HasIommu = false, IsVhostPci = true });
+            new ApplianceOptions { HasIommu = false, Device = ApplianceDevice.VhostPci });
         byte[] data = RandomNumberGenerator.GetBytes(Bytes);
         try
         {

@@ -28,6 +28,9 @@ internal sealed record GuestOptions
     /// <summary>Whether the machine's memory can be mapped by back-ends.</summary>
     public bool SharesMemory { get; init; } = true;
 
+    /// <summary>The file that the shared memory lies in; null for one without a name.</summary>
+    public string? MemoryFile { get; init; }
+
     /// <summary>Whether a reboot starts the machine again, instead of ending QEMU.</summary>
     public bool AllowsReboot { get; init; }
 

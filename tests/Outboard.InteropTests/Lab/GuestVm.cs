@@ -170,7 +170,8 @@ internal sealed partial class GuestVm : IAsyncDisposable
         ];
         if (options.SharesMemory)
         {
-            arguments.AddRange(["-object", $"memory-backend-memfd,id=memory,size={memory},share=on"]);
+            string kind = options.MemoryFile is { } file ? $"file,mem-path={file}" : "memfd";
+            arguments.AddRange(["-object", $"memory-backend-{kind},id=memory,size={memory},share=on"]);
             arguments.AddRange(["-machine", $"{options.Machine},memory-backend=memory"]);
         }
         else
