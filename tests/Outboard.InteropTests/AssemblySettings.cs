@@ -7,7 +7,12 @@ using Xunit;
 
 namespace Outboard.InteropTests;
 
-/// <summary>Tests whose programs poll on both processors all the time: they run when no other test does.</summary>
+/// <summary>
+/// Tests that run when no other test does: their programs poll on both processors all the time, or several machines run
+/// at once. QEMU 11.1, with a device whose shared memory regions are mapped at run time, dies now and then when that
+/// device is reset and started again on a machine that is short of processors (memory_region_get_fd, below
+/// vhost_dev_start).
+/// </summary>
 [CollectionDefinition(Name, DisableParallelization = true)]
 public sealed class AloneOnTheMachine
 {

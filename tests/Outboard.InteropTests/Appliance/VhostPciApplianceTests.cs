@@ -10,6 +10,7 @@ using Xunit;
 
 namespace Outboard.InteropTests.Appliance;
 
+[Collection(AloneOnTheMachine.Name)]
 public sealed class VhostPciApplianceTests
 {
     private const int Bytes = 4096;
