@@ -8,7 +8,6 @@ using Xunit;
 
 namespace Outboard.InteropTests.Appliance;
 
-[Collection(AloneOnTheMachine.Name)]
 public sealed partial class ApplianceMigrationTests
 {
     private const int Blocks = 250;

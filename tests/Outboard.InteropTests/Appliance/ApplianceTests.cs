@@ -9,7 +9,6 @@ using Xunit;
 
 namespace Outboard.InteropTests.Appliance;
 
-[Collection(AloneOnTheMachine.Name)]
 public sealed partial class ApplianceTests
 {
     private const string Mac = "52:54:00:77:00:02";

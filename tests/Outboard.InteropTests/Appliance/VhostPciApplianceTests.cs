@@ -10,7 +10,6 @@ using Xunit;
 
 namespace Outboard.InteropTests.Appliance;
 
-[Collection(AloneOnTheMachine.Name)]
 public sealed class VhostPciApplianceTests
 {
     private const int Bytes = 4096;

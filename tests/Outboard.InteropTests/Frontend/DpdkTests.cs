@@ -8,7 +8,6 @@ using Xunit;
 
 namespace Outboard.InteropTests.Frontend;
 
-[Collection(AloneOnTheMachine.Name)]
 public sealed partial class DpdkTests
 {
     private const int Packets = 200;
