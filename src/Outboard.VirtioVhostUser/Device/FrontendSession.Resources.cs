@@ -272,10 +272,10 @@ internal sealed partial class FrontendSession
         if (!isInFile)
         {
             return await _device.Windows
-                .MapAsync(region, memory, 0, size, HasExplicitOffsets ? null : 0).ConfigureAwait(false);
+                .MapAsync(this, region, memory, 0, size, HasExplicitOffsets ? null : 0).ConfigureAwait(false);
         }
 
-        WindowPart part = _device.Windows.TakeRoom(region, size);
+        WindowPart part = _device.Windows.TakeRoom(this, region, size);
         try
         {
             MemFd.PunchHole(memory.Descriptor, part.FileOffset!.Value, size);
@@ -294,7 +294,8 @@ internal sealed partial class FrontendSession
 
     private Delivery SetLogFd(VhostUserMessage message)
     {
-        _device.Slot(VirtioVhostUserSpec.LogOf(_device.Rings)).SetDoorbell(message.Attachments[0].ToNotifier());
+        Notifier log = message.Attachments[0].ToNotifier();
+        Hand(() => _device.Slot(VirtioVhostUserSpec.LogOf(_device.Rings)).SetDoorbell(log), log);
         return new Delivery(message.Payload);
     }
 
@@ -393,7 +394,7 @@ internal sealed partial class FrontendSession
     {
         using SharedMemory memory = attachment.ToSharedMemory();
         return await _device.Windows
-            .MapAsync(region, memory, offset, length, HasExplicitOffsets ? null : place).ConfigureAwait(false);
+            .MapAsync(this, region, memory, offset, length, HasExplicitOffsets ? null : place).ConfigureAwait(false);
     }
 
     private Task ReleaseAsync(IEnumerable<WindowPart> parts) => _device.Windows.UnmapAsync([.. parts]);

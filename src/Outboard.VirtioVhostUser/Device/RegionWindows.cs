@@ -6,6 +6,9 @@
 // belongs to an earlier epoch then. It is unmapped once more before the next session, since a transport may have kept
 // it; a refusal means that it was gone. So is a mapping that was under way during the reset.
 //
+// Only the device's session is given a place. One that was ended may still be busy with its last message: what it laid
+// out would belong to nobody, and lie where the next session's memory has to be.
+//
 // A region that is a file shows all of it, always: what lies there already needs no mapping, and something else cannot
 // be had. Only the places of records are kept account of, since this device chooses those itself.
 using Microsoft.Extensions.Logging;
@@ -59,19 +62,23 @@ internal sealed class RegionWindows
     internal FileSharedMemory? FileOf(byte region) => Find(region)?.Memory;
 
     /// <summary>Takes room for a record in a region that is a file.</summary>
-    /// <exception cref="IOException">There is none.</exception>
-    internal WindowPart TakeRoom(byte region, ulong bytes) => Place(region, bytes, 0, null);
+    /// <exception cref="IOException">There is none, or the session was ended.</exception>
+    internal WindowPart TakeRoom(FrontendSession session, byte region, ulong bytes) =>
+        Place(session, region, bytes, 0, null);
 
     /// <summary>Maps a piece of memory.</summary>
+    /// <param name="session">Whose it is.</param>
     /// <param name="region">Where.</param>
     /// <param name="memory">What; stays the caller's.</param>
     /// <param name="offset">First byte of it.</param>
     /// <param name="length">Bytes.</param>
     /// <param name="place">The offset in the region at which the first byte is to appear; null for any.</param>
     /// <returns>The part, with the offset of the first byte.</returns>
-    /// <exception cref="IOException">It does not fit, or the driver's side refuses.</exception>
+    /// <exception cref="IOException">
+    /// It does not fit, or the driver's side refuses, or the session was ended.
+    /// </exception>
     internal async Task<WindowPart> MapAsync(
-        byte region, SharedMemory memory, ulong offset, ulong length, ulong? place = null)
+        FrontendSession session, byte region, SharedMemory memory, ulong offset, ulong length, ulong? place = null)
     {
         ulong page = (ulong)Environment.SystemPageSize;
         ulong slack = offset % page;
@@ -90,7 +97,7 @@ internal sealed class RegionWindows
 
         if (FileOf(region) is { } file)
         {
-            return FindIn(file, region, memory, offset, length);
+            return FindIn(session, file, region, memory, offset, length);
         }
 
         if (place is not null && (slack != 0 || place % page != 0))
@@ -102,7 +109,7 @@ internal sealed class RegionWindows
         await _turn.WaitAsync().ConfigureAwait(false);
         try
         {
-            WindowPart part = Place(region, bytes, slack, place);
+            WindowPart part = Place(session, region, bytes, slack, place);
             try
             {
                 await _device.MapPartAsync(part.Part, memory, offset - slack).ConfigureAwait(false);
@@ -205,7 +212,7 @@ internal sealed class RegionWindows
     /// <summary>Where memory lies in a region that is a file. A record's place is taken, unless it is taken already.
     /// </summary>
     private WindowPart FindIn(
-        FileSharedMemory file, byte region, SharedMemory memory, ulong offset, ulong length)
+        FrontendSession session, FileSharedMemory file, byte region, SharedMemory memory, ulong offset, ulong length)
     {
         SharedRegion found = Find(region)!.Value;
         if (memory.Identity != file.Identity || offset < found.MemoryOffset
@@ -224,12 +231,17 @@ internal sealed class RegionWindows
         {
             FileOffset = offset,
         };
-        lock (_lock)
+        if (region == VirtioVhostUserSpec.InflightWindow)
         {
-            if (region == VirtioVhostUserSpec.InflightWindow && _plans[region].TryPlaceAt(first, bytes))
-            {
-                _mapped.Add(part);
-            }
+            ForSession(
+                session,
+                () =>
+                {
+                    if (_plans[region].TryPlaceAt(first, bytes))
+                    {
+                        _mapped.Add(part);
+                    }
+                });
         }
 
         return part;
@@ -243,20 +255,44 @@ internal sealed class RegionWindows
         }
     }
 
-    private WindowPart Place(byte region, ulong bytes, ulong slack, ulong? place)
+    private WindowPart Place(FrontendSession session, byte region, ulong bytes, ulong slack, ulong? place)
     {
-        lock (_lock)
-        {
-            WindowPlan plan = _plans[region];
-            ulong start = place is { } wanted
-                ? plan.TryPlaceAt(wanted, bytes) ? wanted : throw NoRoom(region, bytes)
-                : plan.TryPlace(bytes) ?? throw NoRoom(region, bytes);
-            WindowPart part = new(new SharedRegionPart(region, start, bytes), start + slack, _epoch)
+        WindowPart? part = null;
+        ForSession(
+            session,
+            () =>
             {
-                FileOffset = Find(region) is { Memory: not null } file ? start + slack + file.MemoryOffset : null,
-            };
-            _mapped.Add(part);
-            return part;
+                WindowPlan plan = _plans[region];
+                ulong start = place is { } wanted
+                    ? plan.TryPlaceAt(wanted, bytes) ? wanted : throw NoRoom(region, bytes)
+                    : plan.TryPlace(bytes) ?? throw NoRoom(region, bytes);
+                part = new(new SharedRegionPart(region, start, bytes), start + slack, _epoch)
+                {
+                    FileOffset =
+                        Find(region) is { Memory: not null } file ? start + slack + file.MemoryOffset : null,
+                };
+                _mapped.Add(part);
+            });
+        return part!;
+    }
+
+    /// <summary>Changes the account for a session, unless that was ended: its places are looked through then, and
+    /// nothing may come after.</summary>
+    /// <exception cref="IOException">It was ended.</exception>
+    private void ForSession(FrontendSession session, Action change)
+    {
+        bool isDone = _device.TryWithSession(
+            session,
+            () =>
+            {
+                lock (_lock)
+                {
+                    change();
+                }
+            });
+        if (!isDone)
+        {
+            throw new IOException("the session was ended meanwhile");
         }
     }
 

@@ -3,6 +3,7 @@
 using Outboard.Linux.Events;
 using Outboard.Tests.VhostUser;
 using Outboard.VhostUser.Protocol;
+using Outboard.Virtio;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Channel;
 using Outboard.VirtioVhostUser.Device;
@@ -188,6 +189,36 @@ public class RaceTests : DeviceTest
 
         using WirePeer second = await ConnectAsync();
         Assert.Equal(0, Rig.Device.Windows.Count);
+    }
+
+    /// <summary>A session that was ended is still busy with a table: its first region is being mapped, the second would
+    /// be mapped when the driver has armed for the next session, and nobody would ever take it away.</summary>
+    [Fact]
+    public async Task R9_what_an_ended_session_was_about_to_lay_out_does_not_reach_the_next()
+    {
+        using DriverMemory one = new(1 << 16);
+        using DriverMemory other = new(1 << 16, 0x2_0000_0000);
+        using WirePeer first = await NegotiateAsync();
+        SharedRegionHost regions = Rig.Device.SharedRegionHost!;
+        SlowRegions slow = new(regions);
+        Rig.Device.SharedRegionHost = slow;
+        byte[] table =
+        [
+            .. WirePeer.Bytes(new MemoryTablePayload(2, 0)),
+            .. WirePeer.Bytes(RawRing.Describe(one).Region),
+            .. WirePeer.Bytes(RawRing.Describe(other).Region),
+        ];
+        await first.SendAsync(
+            FrontendRequest.SetMemTable, WirePeer.NeedReply, table, one.File.Descriptor, other.File.Descriptor);
+        await slow.Begun.WaitAsync(Eventually.Limit, TestContext.Current.CancellationToken);
+        await Driver.WriteStatusAsync(0);
+        await Driver.ArmAsync();
+        slow.GoOn();
+
+        using WirePeer second = await Rig.ConnectAsync();
+        await Driver.ExpectStatusAsync(Connected);
+        Assert.Equal(0, Rig.Device.Windows.Count);
+        Rig.Device.SharedRegionHost = regions;
     }
 
     [Fact]
