@@ -101,8 +101,8 @@ public abstract class QueueHandler : IDisposable
     public abstract int Drain(int limit);
 
     /// <summary>
-    /// Chains between two publications while the driver works beside us, on another CPU: more of them where chains are
-    /// served faster than cache lines travel.
+    /// The most chains between two publications while the driver works beside us, on another CPU: more of them where
+    /// chains are served faster than cache lines travel.
     /// </summary>
     public virtual int EarlyLimit => 8;
 

@@ -34,6 +34,7 @@ public sealed partial class RunningQueue
 
     private Notifier? _call;
     private CallPacing _pacing;
+    private int _servedBefore;
     private bool _started;
     private bool _enabled;
     private bool _parked;
@@ -361,18 +362,21 @@ public sealed partial class RunningQueue
             return false;
         }
 
+        // A quarter of what there is: fewer, and both sides wait for cache lines; more, and one waits for the other. And
+        // few at first: the sooner the driver finds the first ones, the longer both work at the same time.
+        int most = Math.Min(Math.Max(_servedBefore / 4, 2), _handler.EarlyLimit);
         int limit = 1;
         int more;
         do
         {
-            // Few at first: the sooner the driver finds the first ones, the longer both sides work at the same time.
             FlushEarly(isAlone);
-            limit = Math.Min(2 * limit, _handler.EarlyLimit);
+            limit = Math.Min(2 * limit, most);
             more = _handler.Drain(limit);
             served += more;
         }
         while (more == limit && served < DrainLimit);
 
+        _servedBefore = served;
         if (isMeasured)
         {
             _pacing.OnTurnEnd(Stopwatch.GetTimestamp(), served);
