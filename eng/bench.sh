@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 
 DURATION=0.4 PAIRS=5 FOLDER=/var/tmp OUT=docs PROGRAM= ONLY= KEEP=
-WARM_UP=0.15 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net appliance"
+WARM_UP=0.3 IMAGE_MIB=1024 START_RUNS=15 LISTEN_LIMIT_S=30 PARTS="null file direct queues rings start check net appliance"
 BACKEND_CPU=0 OTHER_CPU=1
 EXPORT=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix
 QUEUES=1
