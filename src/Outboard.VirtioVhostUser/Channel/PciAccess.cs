@@ -27,9 +27,8 @@ public sealed class PciAccess : DriverAccess
     private readonly VirtioPciDriver _driver;
     private readonly List<VirtioPciQueue> _queues = [];
     private readonly List<EventFd> _kicks = [];
-    private readonly CancellationTokenSource _end = new();
     private readonly Func<ValueTask> _release;
-    private Task _watching = Task.CompletedTask;
+    private LossWatch? _loss;
     private ulong? _generation;
     private int _rings;
 
@@ -134,13 +133,12 @@ public sealed class PciAccess : DriverAccess
         try
         {
             await access.StartQueuesAsync(memory, cancellation).ConfigureAwait(false);
-            access._watching = access.WatchAsync(handle);
+            access._loss = new LossWatch(handle, driver.ConfigChanged);
             return access;
         }
         catch
         {
             driver.Dispose();
-            access._end.Dispose();
             throw;
         }
     }
@@ -203,25 +201,9 @@ public sealed class PciAccess : DriverAccess
             // It is lost; so is everything it had.
         }
 
-        await _end.CancelAsync().ConfigureAwait(false);
-        await _watching.ConfigureAwait(false);
-        _end.Dispose();
+        await _loss!.DisposeAsync().ConfigureAwait(false);
         _driver.Dispose();
         await _release().ConfigureAwait(false);
-    }
-
-    /// <summary>A device that is lost is found out about by a look at it, for which this is the occasion.</summary>
-    private async Task WatchAsync(PciHandle handle)
-    {
-        try
-        {
-            await handle.WaitForLossAsync(_end.Token).ConfigureAwait(false);
-            _ = _driver.ConfigChanged.Signal();
-        }
-        catch (OperationCanceledException)
-        {
-            // Let go of.
-        }
     }
 
     private async Task<uint> ReadAsync(ConfigField field, CancellationToken cancellation)

@@ -18,9 +18,16 @@ using Outboard.VirtioVhostUser.Protocol;
 
 namespace Outboard.VirtioVhostUser.Device;
 
-/// <summary>Something that lies in a region.</summary>
-internal sealed record WindowPart(SharedRegionPart Part, ulong Offset, int Epoch)
+/// <summary>Something that lies in a region. Each is its own, also where another one lay before.</summary>
+internal sealed class WindowPart(SharedRegionPart part, ulong offset, int epoch)
 {
+    internal SharedRegionPart Part => part;
+
+    /// <summary>Where its first byte is, which may be within a page.</summary>
+    internal ulong Offset => offset;
+
+    internal int Epoch => epoch;
+
     /// <summary>Where it lies in the file that the region is, if it is one: nothing was mapped for it then.</summary>
     internal ulong? FileOffset { get; init; }
 }

@@ -13,6 +13,7 @@ using Outboard.VfioUser.Client;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue.Driver;
+using Outboard.VirtioVhostUser.Channel;
 using Outboard.VirtioVhostUser.Protocol;
 using Outboard.VirtioVhostUser.VhostPci;
 using Xunit;
@@ -30,6 +31,11 @@ public sealed class VhostPciHostileDriverTests : HostileDriverTests
 }
 
 public sealed class VhostPciRaceTests : RaceTests
+{
+    private protected override bool IsVhostPci => true;
+}
+
+public sealed class VhostPciEndedSessionTests : EndedSessionTests
 {
     private protected override bool IsVhostPci => true;
 }
@@ -272,6 +278,27 @@ public sealed class VhostPciTests : DeviceTest
             await driver.ReceiveAsync(FrontendRequest.SetVringKick);
             kick.Signal();
             Assert.NotEqual(0UL, driver.KickOf(3).Wait(5000));
+        }
+
+        await Rig.RestartDriverAsync();
+    }
+
+    [Fact]
+    public async Task An_adapter_that_is_lost_ends_the_source()
+    {
+        await Rig.Access.DisposeAsync();
+        await Handle.DisposeAsync();
+        await using (ServedFunction served = new(Rig.Adapter!))
+        await using (VfioUserClient client = await VfioUserClient.ConnectAsync(served.Path))
+        {
+            using DriverMemory memory = new(4 << 20, 0x4000_0000);
+            await client.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, Token);
+            using VirtioVhostUserSource source = new(
+                await VhostPciAccess.StartAsync(client, memory, cancellation: Token), Rig.Log);
+            Task waiting = source.NextAsync(Timeout.InfiniteTimeSpan, Token);
+            await served.StopAsync();
+            await Assert.ThrowsAnyAsync<Exception>(() => waiting.WaitAsync(Eventually.Limit, Token));
+            served.Start();
         }
 
         await Rig.RestartDriverAsync();
