@@ -86,8 +86,8 @@ public sealed class ShadowDoorbellServerTests : ServerTest
         await serving;
     }
 
-    private static int CountMappings() =>
-        File.ReadLines("/proc/self/maps").Count(line => line.Contains("memfd:outboard-bells", StringComparison.Ordinal));
+    private static int CountMappings() => File.ReadLines("/proc/self/maps")
+        .Count(line => line.Contains("memfd:outboard-bells", StringComparison.Ordinal));
 
     private protected override ValueTask EndFunctionAsync()
     {
