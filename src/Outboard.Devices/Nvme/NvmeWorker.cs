@@ -439,7 +439,11 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
         bool waits = false;
         foreach (SubmissionQueue queue in _submissions)
         {
-            queue.Arm();
+            if (!HoldsStill)
+            {
+                queue.Arm();
+            }
+
             waits |= queue.HasBacklog && _files is not { InFlight: > 0 };
         }
 

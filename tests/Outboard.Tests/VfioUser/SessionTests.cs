@@ -56,6 +56,17 @@ public sealed class SessionTests : ServerTest
         await client.ExpectServedAsync();
     }
 
+    /// <summary>Whatever it is that this host does not give a device, the connection is not to blame.</summary>
+    [Fact]
+    public async Task A_device_that_fails_fails_one_command()
+    {
+        using WireClient client = await ConnectNegotiatedAsync();
+        _function.Hold = Task.FromException(new IOException("no space"));
+        await client.RefusedAsync(Errno.InputOutput, VfioUserCommand.RegionWrite, WireClient.Write(0, 0, [1]));
+        _function.Hold = Task.CompletedTask;
+        await client.ExpectServedAsync();
+    }
+
     [Fact]
     public async Task A_level_is_signalled_again_after_each_unmask_until_it_is_released()
     {

@@ -2,7 +2,6 @@
 using System.Buffers.Binary;
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
-using Outboard.Devices.Block.Driver;
 using Outboard.Pci.Interrupts;
 using Outboard.Tests.VhostUser;
 using Outboard.VfioUser.Client;
@@ -39,8 +38,7 @@ public sealed class VfioUserHostTests
         {
             using MemoryDisk disk = new(8 << 20);
             await rig.StartBackendAsync(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
-            byte[] data = new byte[300 << 10];
-            Random.Shared.NextBytes(data);
+            FrontendDisk content = new();
             for (int connection = 0; connection < 3; connection++)
             {
                 await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync(
@@ -50,24 +48,7 @@ public sealed class VfioUserHostTests
                 DriverMemory high = rig.Memory(32 << 20, 8 << 20, High);
                 DriverMemory low = rig.Memory(4 << 20, 8 << 20, Low);
                 await frontend.SetMemTableAsync([high, low], Cancellation);
-                using FrontendQueue first = await frontend.StartQueueAsync(0, 64, low);
-                using FrontendQueue second = await frontend.StartQueueAsync(1, 64, high);
-                BlockDriver writer = new(first, 4, 64 << 10);
-                BlockDriver reader = new(second, 4, 64 << 10);
-                byte[] found = new byte[data.Length];
-                if (connection > 0)
-                {
-                    reader.Read(4096, found);
-                    Assert.Equal(data, found);
-                }
-
-                Random.Shared.NextBytes(data);
-                writer.Write(4096, data);
-                writer.Flush();
-                reader.Read(4096, found);
-                Assert.Equal(data, found);
-                await frontend.StopQueueAsync(first);
-                await frontend.StopQueueAsync(second);
+                await content.UseAsync(frontend, low, high);
             }
         }
 

@@ -37,6 +37,8 @@ internal sealed class CompletionQueue
     private uint _headRegister;
     private uint _badHead = uint.MaxValue;
     private bool _wantsHead;
+
+    /// <summary>Whether it has just come from another process, so that a doorbell in memory is right.</summary>
     private bool _hasMoved;
 
     internal CompletionQueue(
@@ -67,9 +69,10 @@ internal sealed class CompletionQueue
     internal bool IsBusy => _isWriting || (_unwritten.Count > 0 && !_isBroken);
 
     /// <summary>Where the queue stands, while its worker is halted; or where it stood in another process.</summary>
+    /// <remarks>The register stays where it was while the driver keeps its doorbells in memory.</remarks>
     internal (uint Tail, uint Head, uint HeadRegister, uint Phase) Position
     {
-        get => (_tail, _head, _headRegister, _phase);
+        get => (_tail, _head, _worker.Shadow.IsOn ? _head : _headRegister, _phase);
         set
         {
             (_tail, _head, _headRegister) = (value.Tail, value.Head, value.HeadRegister);
@@ -177,6 +180,7 @@ internal sealed class CompletionQueue
             _worker.Shadow.Set(DoorbellIndex, _head);
         }
 
+        _hasMoved = false;
         Shun();
     }
 
@@ -221,7 +225,7 @@ internal sealed class CompletionQueue
             }
         }
 
-        if (!_worker.UsesVectors && _worker.Shadow.IsOn)
+        if (_worker is { UsesVectors: false, Shadow.IsOn: true, HoldsStill: false })
         {
             ReadHeadArmed();
         }

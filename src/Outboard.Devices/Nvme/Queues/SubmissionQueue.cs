@@ -43,6 +43,8 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     private uint _tailRegister;
     private int _freeCount;
     private int _hint;
+
+    /// <summary>Whether it has just come from another process, so that a doorbell in memory is right.</summary>
     private bool _hasMoved;
 
     internal SubmissionQueue(NvmeWorker worker, CompletionQueue completions, int id, uint size, ulong address)
@@ -191,6 +193,8 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         {
             _worker.Shadow.Set(DoorbellIndex, _tail);
         }
+
+        _hasMoved = false;
     }
 
     internal void Retry()

@@ -58,6 +58,34 @@ public sealed class HostileServerTests : IAsyncLifetime
         }));
     }
 
+    /// <summary>libvfio-user answers in the size that was asked for, whatever there is of data in it.</summary>
+    [Theory]
+    [InlineData(0, 16, 0)]
+    [InlineData(5, 16, 5)]
+    [InlineData(16, 16, 16)]
+    [InlineData(5, 5, 5)]
+    [InlineData(9, 8, -1)]
+    [InlineData(17, 17, -1)]
+    [InlineData(uint.MaxValue, 16, -1)]
+    public async Task A_part_of_a_stream_is_as_long_as_the_server_says(uint announced, int came, int taken)
+    {
+        using WireClient server = await ServeAsync(async client =>
+        {
+            Task<int> reading = client.ReadMigrationDataAsync(new byte[16], Cancellation);
+            if (taken < 0)
+            {
+                await Assert.ThrowsAnyAsync<IOException>(() => reading);
+            }
+            else
+            {
+                Assert.Equal(taken, await reading);
+            }
+        });
+        await AnswerAsync(
+            server, await server.ReceiveAsync(),
+            [.. WireClient.Bytes(new MigrationDataPayload(announced, announced)), .. new byte[came]]);
+    }
+
     [Fact]
     public async Task No_answer_or_one_to_nothing_ends_the_connection()
     {
