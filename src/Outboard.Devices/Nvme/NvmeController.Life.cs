@@ -327,7 +327,7 @@ public sealed partial class NvmeController
 
         foreach (NvmeWorker worker in _workers)
         {
-            await worker.ForgetShadowAsync().ConfigureAwait(false);
+            await worker.ResetAsync().ConfigureAwait(false);
         }
 
         lock (_lifeLock)
