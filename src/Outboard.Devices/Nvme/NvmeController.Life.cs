@@ -371,7 +371,7 @@ public sealed partial class NvmeController
 
         foreach (NvmeWorker worker in _workers)
         {
-            await worker.ForgetShadowAsync().ConfigureAwait(false);
+            await worker.ResetAsync().ConfigureAwait(false);
         }
 
         lock (_lifeLock)

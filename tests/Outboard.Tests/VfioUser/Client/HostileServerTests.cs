@@ -10,7 +10,10 @@ public sealed class HostileServerTests : IAsyncLifetime
 {
     private readonly List<Task> _running = [];
 
-    private static readonly VfioUserClientOptions s_impatient = new() { AnswerLimit = TimeSpan.FromMilliseconds(200) };
+    /// <summary>For a server that is silent on purpose; it still has to be there in time for the negotiation.</summary>
+    private static readonly VfioUserClientOptions s_impatient = new() { AnswerLimit = TimeSpan.FromSeconds(1) };
+
+    private static readonly VfioUserClientOptions s_patient = new() { AnswerLimit = TimeSpan.FromSeconds(20) };
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
@@ -30,7 +33,7 @@ public sealed class HostileServerTests : IAsyncLifetime
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair();
         using WireClient server = new(theirs);
-        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_impatient, Cancellation);
+        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_patient, Cancellation);
         WireMessage asked = await server.ReceiveAsync();
         await AnswerAsync(server, asked, WireClient.Version(json, major, minor));
         await Assert.ThrowsAnyAsync<IOException>(() => connecting);
@@ -89,11 +92,13 @@ public sealed class HostileServerTests : IAsyncLifetime
     [Fact]
     public async Task No_answer_or_one_to_nothing_ends_the_connection()
     {
-        using WireClient silent = await ServeAsync(async client =>
-        {
-            await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
-            await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
-        });
+        using WireClient silent = await ServeAsync(
+            async client =>
+            {
+                await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
+                await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
+            },
+            s_impatient);
         await silent.ReceiveAsync();
         await silent.ExpectClosedAsync();
         using WireClient confused = await ServeAsync(async client =>
@@ -118,11 +123,11 @@ public sealed class HostileServerTests : IAsyncLifetime
         done.SetResult();
     }
 
-    private async Task<WireClient> ServeAsync(Func<VfioUserClient, Task> test)
+    private async Task<WireClient> ServeAsync(Func<VfioUserClient, Task> test, VfioUserClientOptions? options = null)
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair();
         WireClient server = new(theirs);
-        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_impatient, Cancellation);
+        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, options ?? s_patient, Cancellation);
         await AnswerAsync(server, await server.ReceiveAsync(), WireClient.Version("{}"));
         VfioUserClient client = await connecting;
         _running.Add(Task.Run(async () =>
