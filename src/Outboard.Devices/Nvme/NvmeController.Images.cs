@@ -30,6 +30,13 @@ public sealed partial class NvmeController
         }
     }
 
+    /// <summary>Takes all disks for a driver that knows nothing yet: they may have grown elsewhere.</summary>
+    private async Task AcquireForDriverAsync()
+    {
+        await AcquireDisksAsync().ConfigureAwait(false);
+        _ = RefreshSizes();
+    }
+
     private void ReleaseDisks()
     {
         foreach (NvmeNamespace place in Namespaces)

@@ -184,13 +184,8 @@ public sealed partial class NvmeController
     }
 
     /// <inheritdoc/>
-    protected override async ValueTask OnMemoryChangedAsync(GuestMemory memory, bool keepsOldRegions)
-    {
-        foreach (NvmeWorker worker in _workers)
-        {
-            await worker.AdoptAsync(memory, keepsOldRegions).ConfigureAwait(false);
-        }
-    }
+    protected override async ValueTask OnMemoryChangedAsync(GuestMemory memory, bool keepsOldRegions) =>
+        await AskWorkersAsync(worker => worker.AdoptAsync(memory, keepsOldRegions)).ConfigureAwait(false);
 
     /// <inheritdoc/>
     /// <remarks>
@@ -199,14 +194,14 @@ public sealed partial class NvmeController
     /// </remarks>
     protected override async ValueTask OnDetachedAsync()
     {
+        // who starts looks at memory, which is there as long as this waits
+        await SettleAsync().ConfigureAwait(false);
         _isLettingGo = true;
         await _cancellation.CancelAsync().ConfigureAwait(false);
         using (await LockAdminAsync().ConfigureAwait(false))
         {
-            foreach (NvmeWorker worker in _workers)
-            {
-                await worker.AdoptAsync(GuestMemory.Empty, keepsOldRegions: false).ConfigureAwait(false);
-            }
+            await AskWorkersAsync(worker => worker.AdoptAsync(GuestMemory.Empty, keepsOldRegions: false))
+                .ConfigureAwait(false);
         }
 
         if (_isHandedOver)
@@ -218,6 +213,19 @@ public sealed partial class NvmeController
         await AbandonMigrationAsync().ConfigureAwait(false);
         _cancellation = new CancellationTokenSource();
         _isLettingGo = false;
+    }
+
+    /// <summary>
+    /// Asks something of all workers. They may be being made beside the control loop: who makes them (PrepareWorkers)
+    /// either sees what the control loop has changed before it asked, or is done, and the workers are asked here. So
+    /// none of them keeps memory, or a log, that is about to go away.
+    /// </summary>
+    private Task AskWorkersAsync(Func<NvmeWorker, Task> ask)
+    {
+        lock (_lifeLock)
+        {
+            return Task.WhenAll(_workers.Select(ask));
+        }
     }
 
     private async ValueTask<IDisposable?> LockAdminAsync() =>
@@ -257,7 +265,7 @@ public sealed partial class NvmeController
     private void Enable()
     {
         Volatile.Write(ref _status, 0);
-        Task acquiring = AcquireDisksAsync();
+        Task acquiring = AcquireForDriverAsync();
         if (acquiring.IsCompletedSuccessfully)
         {
             Start(problem: null);
@@ -299,6 +307,7 @@ public sealed partial class NvmeController
     internal static bool Supports(NvmeConfiguration configuration) => configuration is { CommandSet: 0, Arbitration: 0 }
         && configuration.PageBytes <= 4096 << MaxPageShift;
 
+    /// <summary>Makes the workers, at the first time, and tells them of memory. Under the lock.</summary>
     private void PrepareWorkers()
     {
         if (_workers.Length == 0)

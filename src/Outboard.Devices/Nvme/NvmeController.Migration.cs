@@ -35,10 +35,7 @@ public sealed partial class NvmeController
     protected override async ValueTask OnLogChangedAsync(DirtyLog? log)
     {
         _dirtyLog = log;
-        foreach (NvmeWorker worker in _workers)
-        {
-            await worker.LogAsync(log).ConfigureAwait(false);
-        }
+        await AskWorkersAsync(worker => worker.LogAsync(log)).ConfigureAwait(false);
     }
 
     private async ValueTask HaltAsync()
@@ -113,7 +110,11 @@ public sealed partial class NvmeController
 
     private async Task TakeOverQueuesAsync(NvmeSnapshot snapshot, AdminPosition admin)
     {
-        PrepareWorkers();
+        lock (_lifeLock)
+        {
+            PrepareWorkers();
+        }
+
         _pageBytes = snapshot.Configuration.PageBytes;
         _hasWriteCache = snapshot.HasWriteCache;
         Events.Load(snapshot.Events);

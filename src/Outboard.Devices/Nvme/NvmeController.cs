@@ -111,7 +111,16 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     internal TimeSpan PoweredOn => _poweredBefore + Stopwatch.GetElapsedTime(_made);
 
     /// <inheritdoc/>
-    protected override bool UsesMemory => _workers.Length > 0;
+    protected override bool UsesMemory
+    {
+        get
+        {
+            lock (_lifeLock)
+            {
+                return _workers.Length > 0;
+            }
+        }
+    }
 
     /// <summary>Looks at the disks' sizes again, and tells the driver when one has changed. From any thread.</summary>
     /// <returns>Whether one has changed.</returns>

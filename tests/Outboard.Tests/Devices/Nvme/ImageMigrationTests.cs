@@ -85,9 +85,15 @@ public sealed class ImageMigrationTests : IDisposable
         await WriteAsync(machine.Client, NvmeRegister.Configuration, Enable);
         await WriteAsync(machine.Client, NvmeRegister.Configuration, 0);
         await WriteAsync(machine.Client, NvmeRegister.Configuration, Enable);
+        using (FileStream growing = new(_image.Path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
+        {
+            growing.SetLength(2 << 20);
+        }
+
         user.Dispose();
         await UntilAsync(machine.Client, NvmeControllerStatus.Ready);
         Assert.True(_image.IsLocked());
+        Assert.Equal((2 << 20) / 512, machine.Controller.Namespaces[0].BlockCount);
         await WriteAsync(machine.Client, NvmeRegister.Configuration, 0);
         await UntilAsync(machine.Client, NvmeControllerStatus.None);
 
