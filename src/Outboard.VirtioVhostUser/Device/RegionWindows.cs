@@ -62,6 +62,18 @@ internal sealed class RegionWindows
         }
     }
 
+    /// <summary>Whether nothing lies there, nor may have been left there by a reset.</summary>
+    internal bool AreEmpty
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _mapped.Count == 0 && _stale.Count == 0;
+            }
+        }
+    }
+
     /// <summary>Whether there is such a region.</summary>
     internal bool Has(byte region) => _plans.ContainsKey(region);
 
@@ -176,7 +188,6 @@ internal sealed class RegionWindows
         lock (_lock)
         {
             stale = [.. _stale];
-            _stale.Clear();
             mapped = [.. _mapped];
         }
 
@@ -186,6 +197,10 @@ internal sealed class RegionWindows
             foreach (WindowPart part in stale)
             {
                 await _device.ForceUnmapAsync(part.Part).ConfigureAwait(false);
+                lock (_lock)
+                {
+                    _stale.Remove(part);
+                }
             }
         }
         finally

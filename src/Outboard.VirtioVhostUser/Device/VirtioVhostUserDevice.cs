@@ -17,8 +17,9 @@
 //   R5 a message was read and had no buffer when the end came         dropped, likewise
 //   R6 a kick before the message that tells of it                     kicks are looked at after its delivery
 //   R7 a doorbell for another session                                 the slot has no notifier then (AuxiliarySlot)
-//   R8 memory vanishes under a driver that polls it                   it stays until the driver arms again, is reset,
-//                                                                     or the grace time is over (RegionWindows)
+//   R8 memory vanishes under a driver that polls it                   it stays until the driver arms again, or says
+//                                                                     that it is not ready, or is reset, or the grace
+//                                                                     time is over (RegionWindows)
 //   R9 a reset while a mapping is under way                           epochs (RegionWindows)
 //   R10 a configuration that is read in pieces                        the generation counts every change
 //   R11 many front-ends                                               one at a time; the next waits unread
@@ -81,7 +82,7 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     /// <inheritdoc/>
     public override ulong DeviceFeatures => VirtioVhostUserSpec.ExplicitOffsets
         | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion
-        | VirtioVhostUserSpec.SessionEndBuffers
+        | VirtioVhostUserSpec.SessionEndBuffers | VirtioVhostUserSpec.WindowStatus
         | (_options.NumbersSessions ? VirtioVhostUserSpec.SessionNumbers : 0);
 
     /// <inheritdoc/>

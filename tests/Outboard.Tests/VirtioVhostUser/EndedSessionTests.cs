@@ -110,6 +110,46 @@ public class EndedSessionTests : DeviceTest
         await Eventually.TrueAsync(() => Rig.Device.Windows.Count == 0, "the grace is over");
     }
 
+    /// <summary>A machine may not bear that memory goes with a reset, so a driver can have it go before.</summary>
+    [Fact]
+    public async Task A_driver_that_is_not_ready_any_more_sees_the_memory_go()
+    {
+        bool tells = (Rig.Access.Features & VirtioVhostUserSpec.WindowStatus) != 0;
+        using DriverMemory memory = new(1 << 16);
+        Driver.Post();
+        using WirePeer peer = await ConnectAsync();
+        Assert.False(await Driver.SeesMemoryAsync());
+        await ShareAsync(peer, memory);
+        Assert.Equal(tells, await Driver.SeesMemoryAsync());
+        SlowRegions slow = SlowDown(unmappings: 1);
+        await Driver.WriteStatusAsync(0);
+        await slow.BegunAsync();
+        Assert.Equal(tells, await Driver.SeesMemoryAsync());
+        slow.GoOn();
+        await Eventually.TrueAsync(() => Rig.Device.Windows.Count == 0, "the memory goes");
+        Assert.False(await Driver.SeesMemoryAsync());
+    }
+
+    /// <summary>As a killed driver leaves it: what was mapped when the device stopped may still be.</summary>
+    [Fact]
+    public async Task What_a_reset_may_have_left_is_told_and_goes_likewise()
+    {
+        bool tells = (Rig.Access.Features & VirtioVhostUserSpec.WindowStatus) != 0;
+        using DriverMemory memory = new(1 << 16);
+        Driver.Post();
+        using WirePeer peer = await ConnectAsync();
+        await ShareAsync(peer, memory);
+        SlowRegions slow = SlowDown(unmappings: 1);
+        await Rig.ResetDriverAsync();
+        Assert.Equal(tells, await Driver.SeesMemoryAsync());
+        await Driver.WriteStatusAsync(0);
+        await slow.BegunAsync();
+        Assert.Equal(tells, await Driver.SeesMemoryAsync());
+        slow.GoOn();
+        await Eventually.TrueAsync(() => Rig.Device.Windows.AreEmpty, "the memory goes");
+        Assert.False(await Driver.SeesMemoryAsync());
+    }
+
     /// <summary>The driver asks for the status, a front-end comes, and its message overtakes the answer.</summary>
     [Fact]
     public async Task A_status_of_before_does_not_end_a_session()

@@ -231,6 +231,27 @@ public sealed class VfioUserHostTests
         Assert.Equal(VirtioVhostUserSpec.BackendUp, await next.ReadStatusAsync(Cancellation));
     }
 
+    /// <summary>A machine has stopped the device, and nobody has reset it.</summary>
+    [Fact]
+    public async Task A_device_that_a_killed_driver_left_is_taken_over()
+    {
+        await using VfioUserRig rig = await VfioUserRig.StartAsync();
+        await using VfioUserClient client = await rig.ConnectClientAsync();
+        using DriverMemory memory = new(2 << 20);
+        await client.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, Cancellation);
+        using (VirtioPciDriver killed = await VirtioPciDriver.StartAsync(client, cancellation: Cancellation))
+        {
+            await killed.StartQueueAsync(0, 32, memory, Cancellation);
+            Assert.Equal(
+                VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk,
+                await killed.GetStatusAsync(Cancellation));
+        }
+
+        await using PciAccess next = await PciAccess.StartAsync(client, memory, cancellation: Cancellation);
+        await next.WriteStatusAsync(VirtioVhostUserSpec.BackendUp, Cancellation);
+        Assert.Equal(VirtioVhostUserSpec.BackendUp, await next.ReadStatusAsync(Cancellation));
+    }
+
     [Fact]
     public async Task A_device_that_is_lost_ends_the_source()
     {

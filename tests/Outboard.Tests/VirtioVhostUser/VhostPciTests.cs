@@ -2,7 +2,9 @@
 // from tests of the engine run all of them once more; the rest is what the adapter has of its own: registers, windows
 // in BARs, vectors, a client that goes away.
 using System.Buffers.Binary;
+using Outboard.Linux;
 using Outboard.Linux.Events;
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Pci.Driver;
 using Outboard.Pci.Interrupts;
@@ -113,6 +115,29 @@ public sealed class VhostPciTests : DeviceTest
             await Handle.ReadAsync(VhostPciSpec.MemoryBar, offset, found.AsMemory(0, 8), Token);
             Assert.Equal(new byte[8], found[..8]);
         }
+    }
+
+    [Fact]
+    public async Task Memory_that_its_owner_truncates_reads_as_zero()
+    {
+        using FileDescriptor file = MemFd.CreateUnsealed("truncated", 1 << 16);
+        using FileDescriptor other = file.Duplicate();
+        using FileSharedMemory memory = new(other);
+        using (MemoryMapping mapping = memory.Map(0, 1 << 16))
+        {
+            mapping.Segment.Span.Fill(0x5A);
+        }
+
+        using WirePeer peer = await NegotiateAsync();
+        SingleMemoryRegionPayload region = new(0, new MemoryRegionPayload(0, 1 << 16, 0x10000, 0));
+        await PassAsync(peer, FrontendRequest.AddMemReg, WirePeer.Bytes(region), file);
+        byte[] found = new byte[4];
+        await Handle.ReadAsync(VhostPciSpec.MemoryBar, 0, found, Token);
+        Assert.Equal([0x5A, 0x5A, 0x5A, 0x5A], found);
+        MemFd.Resize(file, 0);
+        await Handle.ReadAsync(VhostPciSpec.MemoryBar, 4096, found, Token);
+        Assert.Equal(new byte[4], found);
+        await Handle.WriteAsync(VhostPciSpec.MemoryBar, 8192, found, Token);
     }
 
     [Fact]
