@@ -121,6 +121,8 @@ public sealed partial class ApplianceTests
             OffersQmp = true,
         });
         await tenant.WaitForLineAsync("READY");
+        await appliance.KillBackendAsync();
+        await appliance.StartBackendAsync();
         await tenant.QmpAsync("object-add", new JsonObject
         {
             ["qom-type"] = "memory-backend-memfd", ["id"] = "more", ["size"] = 256 << 20, ["share"] = true,
