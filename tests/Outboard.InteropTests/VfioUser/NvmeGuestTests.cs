@@ -11,6 +11,9 @@ public sealed class NvmeGuestTests
     private const int SectorLength = 512;
     private static readonly TimeSpan s_startLimit = TimeSpan.FromSeconds(60);
 
+    /// <summary>Long enough for QEMU to answer all that was asked for; short against the 5 s that it waits.</summary>
+    private static readonly TimeSpan s_standstill = TimeSpan.FromMilliseconds(150);
+
     /// <summary>Queues of several CPUs, two namespaces, both block sizes; doorbells in memory and by message.</summary>
     [Theory]
     [InlineData(1, 512, "")]
@@ -53,6 +56,31 @@ public sealed class NvmeGuestTests
         });
 
         outcome.RequireSuccess();
+        await RequireCleanEndAsync(controller);
+    }
+
+    /// <summary>The server stands still now and then, so that QEMU's socket to it is full: QEMU cuts off what there is
+    /// no room for, so nothing may be asked for that could be cut.</summary>
+    [Fact]
+    public async Task A_server_that_stands_still_now_and_then_keeps_its_place_in_the_messages()
+    {
+        using TempFolder folder = new();
+        await using PeerProcess controller = await StartAsync(folder, [$"--blk-file={MakeDisk(folder, "one.img")}"]);
+        Task<GuestOutcome> running = GuestVm.RunAsync(new GuestOptions
+        {
+            Script = GuestOptions.ReadScript("nvme-writes.sh"),
+            SharesMemory = false,
+            DeviceArguments = VfioUserGuest.Device(folder.Combine("nvme.sock")),
+        });
+        while (!running.IsCompleted)
+        {
+            await controller.SignalAsync("STOP");
+            await Task.Delay(s_standstill);
+            await controller.SignalAsync("CONT");
+            await Task.WhenAny(running, Task.Delay(s_standstill));
+        }
+
+        (await running).RequireSuccess();
         await RequireCleanEndAsync(controller);
     }
 

@@ -1,12 +1,16 @@
 // A function that is served at a path, and can be lost and served again.
 using Outboard.Linux.Sockets;
 using Outboard.Pci;
+using Outboard.Tests.VhostUser;
 using Outboard.VfioUser.Server;
 
 namespace Outboard.Tests.VfioUser.Client;
 
 internal sealed class ServedFunction : IAsyncDisposable
 {
+    /// <summary>Nothing is answered for the device, however busy the machine is.</summary>
+    private static readonly VfioUserServerOptions s_options = new() { AnswerLimit = Eventually.Limit };
+
     private readonly PciFunction _function;
     private CancellationTokenSource _ending = new();
     private Task _serving = Task.CompletedTask;
@@ -29,7 +33,7 @@ internal sealed class ServedFunction : IAsyncDisposable
         {
             using (listener)
             {
-                await VfioUserServer.ServeAsync(_function, listener, null, token);
+                await VfioUserServer.ServeAsync(_function, listener, s_options, token);
             }
         });
     }

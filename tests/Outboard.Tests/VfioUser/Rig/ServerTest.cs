@@ -21,7 +21,9 @@ public abstract class ServerTest : IAsyncDisposable
 
     private protected virtual PciFunction Function => _card;
 
-    private protected virtual VfioUserServerOptions Options => new() { MaxDmaMaps = 64 };
+    /// <remarks>Nothing is answered for the device, however busy the machine is.</remarks>
+    private protected virtual VfioUserServerOptions Options =>
+        new() { MaxDmaMaps = 64, AnswerLimit = Eventually.Limit };
 
     public async ValueTask DisposeAsync()
     {
