@@ -30,8 +30,10 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <summary>Turns between two looks at the kicks of sleeping queues while others are busy.</summary>
     private const int TurnsBetweenLooks = 64;
 
-    /// <summary>The same while no queue sleeps and no handler watches anything: a look could only find the first kick of
-    /// a queue that a driver is starting.</summary>
+    /// <summary>
+    /// The same while no queue sleeps and no handler watches anything: a look could only find the first kick of a queue
+    /// that a driver is starting.
+    /// </summary>
     private const int TurnsBetweenIdleLooks = 1024;
 
     private readonly QueueWorkerOptions _options;

@@ -362,8 +362,8 @@ public sealed partial class RunningQueue
             return false;
         }
 
-        // A quarter of what there is: fewer, and both sides wait for cache lines; more, and one waits for the other. And
-        // few at first: the sooner the driver finds the first ones, the longer both work at the same time.
+        // A quarter of what there is: fewer, and both sides wait for cache lines; more, and one waits for the other.
+        // And few at first: the sooner the driver finds the first ones, the longer both work at the same time.
         int most = Math.Min(Math.Max(_servedBefore / 4, 2), _handler.EarlyLimit);
         int limit = 1;
         int more;

@@ -1,7 +1,7 @@
 // Micro-benchmarks of the data path's parts, for studying them:
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- --filter '*' --job short
 //   dotnet run -c Release --project tests/Outboard.Benchmarks -- scale
-//   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions SOCKET
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions SOCKET [SOCKET ...]
 // Not part of the tests; what the parts may allocate is: see budget.json.
 using System.Globalization;
 using BenchmarkDotNet.Attributes;

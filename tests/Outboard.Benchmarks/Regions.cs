@@ -1,7 +1,9 @@
-// How long a guest's processor stands still for an access to a device's register: the round trip of REGION_READ over
-// vfio-user, of 4 bytes, asked by blocking calls as a VMM does.
-//   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions SOCKET [SECONDS]
-// Serve the device with "outboard test-card --vfio-user-socket=SOCKET", or with anything else that has a region 0.
+// How long a guest's processor stands still for an access to a device's register: the round trip of REGION_READ (or
+// REGION_WRITE) over vfio-user, asked by blocking calls as a VMM does.
+//   dotnet run -c Release --project tests/Outboard.Benchmarks -- regions [--region=N] [--bytes=N] [--write]
+//     [--seconds=N] SOCKET [SOCKET ...]
+// Serve the device with "outboard test-card --vfio-user-socket=SOCKET", or with anything else that has the region (0,
+// 4 bytes). Several servers are asked in turns, and compared with the first one.
 // The floor, measured in between, is a process that sends back what it gets, on such a socket with blocking calls.
 using System.Buffers.Binary;
 using System.Diagnostics;
@@ -20,16 +22,23 @@ internal static class Regions
     private const int HeaderBytes = 16;
     private const ushort Version = 1;
     private const ushort RegionRead = 9;
+    private const ushort RegionWrite = 10;
+    private const uint ErrorFlag = 1 << 5;
     private const int Rounds = 5;
     private const int WarmUp = 2000;
     private const string Capabilities = """{"capabilities":{"max_msg_fds":8}}""";
 
-    /// <summary>Measures a server and the floor, alternately.</summary>
+    /// <summary>Measures servers and the floor, alternately.</summary>
     public static async Task RunAsync(string[] arguments)
     {
-        double seconds = arguments.Length > 1 ? double.Parse(arguments[1], CultureInfo.InvariantCulture) : 0.5;
+        string[] paths = [.. arguments.Where(text => !text.StartsWith('-'))];
+        double seconds = Option(arguments, "--seconds", 0.5);
+        byte[] message = AccessMessage(
+            (uint)Option(arguments, "--region", 0), (int)Option(arguments, "--bytes", 4),
+            isWrite: arguments.Contains("--write"));
         string echoPath = Path.Combine(Path.GetTempPath(), $"outboard-regions-{Environment.ProcessId}.sock");
         using Process echo = Process.Start(Environment.ProcessPath!, [ChildName, echoPath]);
+        List<Socket> sockets = [];
         try
         {
             while (!File.Exists(echoPath))
@@ -37,30 +46,52 @@ internal static class Regions
                 await Task.Delay(10).ConfigureAwait(false);
             }
 
-            using Socket server = Connect(arguments[0]);
             using Socket floor = Connect(echoPath);
-            Negotiate(server);
-            byte[] read = ReadMessage();
-            byte[] same = new byte[read.Length];
-            _ = Measure(floor, same, WarmUp, TimeSpan.Zero);
-            _ = Measure(server, read, WarmUp, TimeSpan.Zero);
-            Console.WriteLine("| peer | median us | 99 % us | floor: median us | ratio |\n|---|---:|---:|---:|---:|");
-            for (int round = 0; round < Rounds; round++)
+            _ = Measure(floor, [.. message], WarmUp, TimeSpan.Zero);
+            foreach (string path in paths)
             {
-                double[] bare = Measure(floor, same, 0, TimeSpan.FromSeconds(seconds));
-                double[] asked = Measure(server, read, 0, TimeSpan.FromSeconds(seconds));
-                Console.WriteLine(string.Create(
-                    CultureInfo.InvariantCulture,
-                    $"| {Path.GetFileName(arguments[0])} | {At(asked, 0.5):F2} | {At(asked, 0.99):F2} "
-                    + $"| {At(bare, 0.5):F2} | {At(asked, 0.5) / At(bare, 0.5):F2} |"));
+                sockets.Add(Connect(path));
+                Negotiate(sockets[^1]);
+                Try(sockets[^1], message);
+                _ = Measure(sockets[^1], message, WarmUp, TimeSpan.Zero);
             }
+
+            Compare(paths, sockets, floor, message, TimeSpan.FromSeconds(seconds));
         }
         finally
         {
+            sockets.ForEach(socket => socket.Dispose());
             echo.Kill();
             File.Delete(echoPath);
         }
     }
+
+    private static void Compare(
+        string[] paths, List<Socket> sockets, Socket floor, byte[] message, TimeSpan duration)
+    {
+        Console.WriteLine("| peer | median us | 99 % us | floor: median us | of the floor | of the first |");
+        Console.WriteLine("|---|---:|---:|---:|---:|---:|");
+        for (int round = 0; round < Rounds; round++)
+        {
+            double bare = At(Measure(floor, [.. message], 0, duration), 0.5);
+            double first = 0;
+            for (int i = 0; i < paths.Length; i++)
+            {
+                double[] asked = Measure(sockets[i], message, 0, duration);
+                double median = At(asked, 0.5);
+                first = i == 0 ? median : first;
+                Console.WriteLine(string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"| {Path.GetFileName(paths[i])} | {median:F2} | {At(asked, 0.99):F2} | {bare:F2} "
+                    + $"| {median / bare:F2} | {median / first:F2} |"));
+            }
+        }
+    }
+
+    private static double Option(string[] arguments, string name, double otherwise) =>
+        arguments.FirstOrDefault(text => text.StartsWith(name + '=', StringComparison.Ordinal)) is { } given
+            ? double.Parse(given[(name.Length + 1)..], CultureInfo.InvariantCulture)
+            : otherwise;
 
     /// <summary>The floor: sends back whatever comes.</summary>
     public static void Echo(string path)
@@ -98,12 +129,25 @@ internal static class Regions
         }
     }
 
-    /// <summary>REGION_READ: offset (u64), region (u32), count (u32).</summary>
-    private static byte[] ReadMessage()
+    /// <summary>Offset (u64), region (u32), count (u32), and the bytes of a write.</summary>
+    private static byte[] AccessMessage(uint region, int bytes, bool isWrite)
     {
-        byte[] message = Message(RegionRead, 16);
-        BinaryPrimitives.WriteUInt32LittleEndian(message.AsSpan(HeaderBytes + 12), 4);
+        byte[] message = Message(isWrite ? RegionWrite : RegionRead, isWrite ? 16 + bytes : 16);
+        BinaryPrimitives.WriteUInt32LittleEndian(message.AsSpan(HeaderBytes + 8), region);
+        BinaryPrimitives.WriteInt32LittleEndian(message.AsSpan(HeaderBytes + 12), bytes);
         return message;
+    }
+
+    /// <summary>A server that refuses is quick, and not what is measured.</summary>
+    private static void Try(Socket socket, byte[] message)
+    {
+        byte[] reply = new byte[4096];
+        socket.Send(message);
+        int count = socket.Receive(reply);
+        if (count < HeaderBytes || (BinaryPrimitives.ReadUInt32LittleEndian(reply.AsSpan(8)) & ErrorFlag) != 0)
+        {
+            throw new IOException("the server refuses the access: give another --region or --bytes");
+        }
     }
 
     private static byte[] Message(ushort command, int payloadBytes)

@@ -1,9 +1,10 @@
 // The controller's life: enabled, disabled, shut down, reset, without a client, at an end.
 //
-//   Disabled --CC.EN 0->1--> Ready --CC.EN 1->0, reset--> Stopping --nothing touches guest memory--> Disabled
+//   Disabled --CC.EN 0->1--> Starting --the disks are ours--> Ready
+//   Ready --CC.EN 1->0, reset--> Stopping --nothing touches guest memory--> Disabled
 //
-// Stopping goes on beside the control loop, since a disk may keep us waiting. A driver that enables the controller
-// again meanwhile is served when it is over.
+// Starting takes no time unless another process has a disk (NvmeController.Images). It and Stopping go on beside the
+// control loop, since a disk may keep us waiting; what the driver wants meanwhile is done when they are over.
 using Microsoft.Extensions.Logging;
 using Outboard.Devices.Nvme.Admin;
 using Outboard.Devices.Nvme.Queues;
@@ -26,13 +27,18 @@ public sealed partial class NvmeController
     private volatile bool _hasWriteCache;
     private volatile bool _hasShadowDoorbells;
     private volatile int _pageBytes = 4096;
-    private Task _stopping = Task.CompletedTask;
+
+    /// <summary>What goes on while <see cref="_life"/> is Starting or Stopping.</summary>
+    private Task _changing = Task.CompletedTask;
     private Life _life;
+
+    /// <summary>Whether the driver wants the controller enabled once <see cref="_changing"/> is over.</summary>
     private bool _isWanted;
 
     private enum Life
     {
         Disabled,
+        Starting,
         Ready,
         Stopping,
     }
@@ -75,7 +81,7 @@ public sealed partial class NvmeController
     /// <summary>Stops everything and ends the threads. No client is there any more.</summary>
     public async ValueTask DisposeAsync()
     {
-        await StopAsync(stays: true).ConfigureAwait(false);
+        await StopAsync().ConfigureAwait(false);
         foreach (NvmeWorker worker in _workers)
         {
             await worker.DisposeAsync().ConfigureAwait(false);
@@ -167,7 +173,7 @@ public sealed partial class NvmeController
     protected override async ValueTask OnResetAsync(PciResetKind kind)
     {
         await AbandonMigrationAsync().ConfigureAwait(false);
-        await StopAsync(stays: true).ConfigureAwait(false);
+        await StopAsync().ConfigureAwait(false);
         _configuration = default;
         Volatile.Write(ref _status, 0);
         Volatile.Write(ref _interruptMask, 0);
@@ -178,31 +184,48 @@ public sealed partial class NvmeController
     }
 
     /// <inheritdoc/>
-    protected override async ValueTask OnMemoryChangedAsync(GuestMemory memory, bool keepsOldRegions)
-    {
-        foreach (NvmeWorker worker in _workers)
-        {
-            await worker.AdoptAsync(memory, keepsOldRegions).ConfigureAwait(false);
-        }
-    }
+    protected override async ValueTask OnMemoryChangedAsync(GuestMemory memory, bool keepsOldRegions) =>
+        await AskWorkersAsync(worker => worker.AdoptAsync(memory, keepsOldRegions)).ConfigureAwait(false);
 
     /// <inheritdoc/>
-    /// <remarks>Queues stay, and go on when their memory is there again. What goes by messages fails.</remarks>
+    /// <remarks>
+    /// Queues stay, and go on when their memory is there again. What goes by messages fails. A controller whose state
+    /// was given away is nobody's any more: the next client finds it as after a reset.
+    /// </remarks>
     protected override async ValueTask OnDetachedAsync()
     {
+        // who starts looks at memory, which is there as long as this waits
+        await SettleAsync().ConfigureAwait(false);
         _isLettingGo = true;
         await _cancellation.CancelAsync().ConfigureAwait(false);
         using (await LockAdminAsync().ConfigureAwait(false))
         {
-            foreach (NvmeWorker worker in _workers)
-            {
-                await worker.AdoptAsync(GuestMemory.Empty, keepsOldRegions: false).ConfigureAwait(false);
-            }
+            await AskWorkersAsync(worker => worker.AdoptAsync(GuestMemory.Empty, keepsOldRegions: false))
+                .ConfigureAwait(false);
+        }
+
+        if (_isHandedOver)
+        {
+            await ResetAsync(PciResetKind.Device).ConfigureAwait(false);
+            return;
         }
 
         await AbandonMigrationAsync().ConfigureAwait(false);
         _cancellation = new CancellationTokenSource();
         _isLettingGo = false;
+    }
+
+    /// <summary>
+    /// Asks something of all workers. They may be being made beside the control loop: who makes them (PrepareWorkers)
+    /// either sees what the control loop has changed before it asked, or is done, and the workers are asked here. So
+    /// none of them keeps memory, or a log, that is about to go away.
+    /// </summary>
+    private Task AskWorkersAsync(Func<NvmeWorker, Task> ask)
+    {
+        lock (_lifeLock)
+        {
+            return Task.WhenAll(_workers.Select(ask));
+        }
     }
 
     private async ValueTask<IDisposable?> LockAdminAsync() =>
@@ -228,7 +251,7 @@ public sealed partial class NvmeController
             {
                 Enable();
             }
-            else if (_life == Life.Stopping)
+            else if (_life is Life.Starting or Life.Stopping)
             {
                 _isWanted = after.IsEnabled;
             }
@@ -241,13 +264,34 @@ public sealed partial class NvmeController
 
     private void Enable()
     {
+        Volatile.Write(ref _status, 0);
+        Task acquiring = AcquireForDriverAsync();
+        if (acquiring.IsCompletedSuccessfully)
+        {
+            Start(problem: null);
+            return;
+        }
+
+        _life = Life.Starting;
+        _isWanted = true;
+        _changing = StartLaterAsync(acquiring);
+    }
+
+    /// <summary>The controller is ready, or has failed.</summary>
+    /// <param name="problem">Why it cannot be ready; null when nothing is known.</param>
+    private void Start(string? problem)
+    {
         uint submissions = (_adminAttributes & 0xfff) + 1;
         uint completions = ((_adminAttributes >> 16) & 0xfff) + 1;
         _life = Life.Ready;
-        Volatile.Write(ref _status, 0);
         if (!Supports(_configuration) || submissions < 2 || completions < 2)
         {
-            Fail($"enabled with CC 0x{_configuration.Value:x}, AQA 0x{_adminAttributes:x}");
+            problem = $"enabled with CC 0x{_configuration.Value:x}, AQA 0x{_adminAttributes:x}";
+        }
+
+        if (problem is not null)
+        {
+            Fail(problem);
             return;
         }
 
@@ -263,6 +307,7 @@ public sealed partial class NvmeController
     internal static bool Supports(NvmeConfiguration configuration) => configuration is { CommandSet: 0, Arbitration: 0 }
         && configuration.PageBytes <= 4096 << MaxPageShift;
 
+    /// <summary>Makes the workers, at the first time, and tells them of memory. Under the lock.</summary>
     private void PrepareWorkers()
     {
         if (_workers.Length == 0)
@@ -287,12 +332,11 @@ public sealed partial class NvmeController
     {
         _life = Life.Stopping;
         _isWanted = false;
-        _stopping = Task.Run(StopAllAsync);
+        _changing = Task.Run(StopAllAsync);
     }
 
-    /// <summary>Stops, or waits for a stop that has begun.</summary>
-    /// <param name="stays">Nobody may enable the controller meanwhile.</param>
-    private async Task StopAsync(bool stays)
+    /// <summary>Stops, or waits for a stop that has begun; a start that has begun comes to nothing.</summary>
+    private async Task StopAsync()
     {
         lock (_lifeLock)
         {
@@ -301,10 +345,19 @@ public sealed partial class NvmeController
                 BeginStop();
             }
 
-            _isWanted &= !stays;
+            _isWanted = false;
         }
 
-        await _stopping.ConfigureAwait(false);
+        await SettleAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>Waits until the controller neither starts nor stops.</summary>
+    private async Task SettleAsync()
+    {
+        while (!_changing.IsCompleted)
+        {
+            await _changing.ConfigureAwait(false);
+        }
     }
 
     private async Task StopAllAsync()
@@ -327,7 +380,7 @@ public sealed partial class NvmeController
 
         foreach (NvmeWorker worker in _workers)
         {
-            await worker.ForgetShadowAsync().ConfigureAwait(false);
+            await worker.ResetAsync().ConfigureAwait(false);
         }
 
         lock (_lifeLock)

@@ -3,9 +3,8 @@
 // Halting: the admin queue ends its command and begins no other; the workers take no more commands and complete what is
 // in flight; disks are flushed, since somebody else will open them. What has not been taken stays in the rings, which
 // are in guest memory and move with it. At the destination each queue interrupts once, since nobody knows which
-// interrupts were on their way.
-// Not here: contents of the error log and health counters, which begin anew; locks of images, which the command line
-// takes for the life of the process (--no-lock for both sides of a move on one host).
+// interrupts were on their way. Disks go from one process to the other (NvmeController.Images).
+using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 using Outboard.Devices.Nvme.Admin;
 using Outboard.Devices.Nvme.Queues;
@@ -36,16 +35,13 @@ public sealed partial class NvmeController
     protected override async ValueTask OnLogChangedAsync(DirtyLog? log)
     {
         _dirtyLog = log;
-        foreach (NvmeWorker worker in _workers)
-        {
-            await worker.LogAsync(log).ConfigureAwait(false);
-        }
+        await AskWorkersAsync(worker => worker.LogAsync(log)).ConfigureAwait(false);
     }
 
     private async ValueTask HaltAsync()
     {
         _isHalted = true;
-        await _stopping.ConfigureAwait(false);
+        await SettleAsync().ConfigureAwait(false);
         using (await LockAdminAsync().ConfigureAwait(false))
         {
             await Task.WhenAll(_workers.Select(worker => worker.HaltAsync())).ConfigureAwait(false);
@@ -66,6 +62,7 @@ public sealed partial class NvmeController
     private async ValueTask AbandonMigrationAsync()
     {
         _migration.Abandon();
+        _isHandedOver = false;
         if (_isHalted)
         {
             await ResumeAsync().ConfigureAwait(false);
@@ -76,16 +73,24 @@ public sealed partial class NvmeController
     private async Task TakeOverAsync(NvmeSnapshot snapshot)
     {
         Config.Write(0, snapshot.Config);
-        Interrupts.Msix!.Table!.Load(snapshot.Vectors);
-        _usesVectors = Interrupts.IsMsixEnabled;
+        Interrupts.Msix?.Table?.Load(snapshot.Vectors);
+        _usesVectors = HasEnabledVectors;
         _interruptMask = snapshot.InterruptMask;
         _configuration = snapshot.Configuration;
         _adminAttributes = snapshot.AdminAttributes;
         _adminSubmission = snapshot.AdminSubmission;
         _adminCompletion = snapshot.AdminCompletion;
+        _ended.Load(snapshot.Counters);
+        Errors.Load(snapshot.Errors);
+        _poweredBefore = snapshot.PoweredOn - Stopwatch.GetElapsedTime(_made);
         if (snapshot.Admin is { } admin)
         {
             await TakeOverQueuesAsync(snapshot, admin).ConfigureAwait(false);
+        }
+        else if (snapshot.Configuration.IsEnabled)
+        {
+            // it failed when it was enabled, and waits for being disabled
+            _life = Life.Ready;
         }
 
         Volatile.Write(ref _status, (uint)snapshot.Status);
@@ -105,7 +110,11 @@ public sealed partial class NvmeController
 
     private async Task TakeOverQueuesAsync(NvmeSnapshot snapshot, AdminPosition admin)
     {
-        PrepareWorkers();
+        lock (_lifeLock)
+        {
+            PrepareWorkers();
+        }
+
         _pageBytes = snapshot.Configuration.PageBytes;
         _hasWriteCache = snapshot.HasWriteCache;
         Events.Load(snapshot.Events);
@@ -180,16 +189,15 @@ public sealed partial class NvmeController
                 throw new MigrationException(Errno.InputOutput, "a disk cannot be flushed");
             }
 
-            return NvmeState.Save(controller.TakeSnapshot());
+            // what has come and was not used goes on as it came
+            byte[] state = NvmeState.Save(_arrived ?? controller.TakeSnapshot());
+            controller.HandOver();
+            return state;
         }
 
         protected override void Arrive(ReadOnlySpan<byte> state)
         {
-            if (controller._life != Life.Disabled)
-            {
-                throw Refusal(Errno.Busy, "the controller here is enabled: only one that is not can become another");
-            }
-
+            RequireDisabled();
             try
             {
                 _arrived = NvmeState.Load(controller, state);
@@ -202,19 +210,48 @@ public sealed partial class NvmeController
 
         protected override async ValueTask ContinueAsync(bool hasMoved)
         {
-            await controller.ResumeAsync().ConfigureAwait(false);
-            if (hasMoved && _arrived is { } snapshot)
+            NvmeSnapshot? arrived = hasMoved ? _arrived : null;
+            if (arrived is not null)
             {
-                _arrived = null;
-                await controller.TakeOverAsync(snapshot).ConfigureAwait(false);
+                RequireDisabled();
+            }
+
+            try
+            {
+                if (arrived?.Configuration.IsEnabled ?? controller._life != Life.Disabled)
+                {
+                    await controller.AcquireDisksAsync().ConfigureAwait(false);
+                }
+
+                controller._isHandedOver = false;
+                await controller.ResumeAsync().ConfigureAwait(false);
+                if (arrived is not null)
+                {
+                    _arrived = null;
+                    await controller.TakeOverAsync(arrived).ConfigureAwait(false);
+                }
+
+                _ = controller.RefreshSizes();
+            }
+            catch (IOException error)
+            {
+                throw Refusal(Errno.Busy, error.Message);
             }
 
             controller.UpdatePin();
         }
 
+        private void RequireDisabled()
+        {
+            if (controller._life != Life.Disabled)
+            {
+                throw Refusal(Errno.Busy, "the controller here is enabled: only one that is not can become another");
+            }
+        }
+
         private MigrationException Refusal(int errno, string reason)
         {
-            controller._log.LogWarning("what came is refused: {Reason}", reason);
+            controller._log.LogWarning("a migration fails here: {Reason}", reason);
             return new MigrationException(errno, reason);
         }
     }
@@ -228,7 +265,7 @@ public sealed partial class NvmeController
         return new NvmeSnapshot
         {
             Config = Config.Save(),
-            Vectors = Interrupts.Msix!.Table!.Save(),
+            Vectors = Interrupts.Msix?.Table?.Save() ?? [],
             InterruptMask = _interruptMask,
             Configuration = _configuration,
             Status = Status,
@@ -238,6 +275,9 @@ public sealed partial class NvmeController
             Admin = isReady ? _admin?.Position : null,
             HasWriteCache = _hasWriteCache,
             Events = Events.Save(),
+            Errors = Errors.Save(),
+            Counters = SumCounters().Save(),
+            PoweredOn = PoweredOn,
             Shadow = shadow,
             Completions = [.. _completions.OfType<CompletionQueue>().Select(NvmeCompletionRecord.Of)],
             Submissions = [.. _submissions.OfType<SubmissionQueue>().Select(NvmeSubmissionRecord.Of)],

@@ -8,6 +8,7 @@
 // configuration register never waits for the disks. A guest never gets an error for a write.
 // Not here: controller memory buffer, subsystem reset, several controllers of one subsystem, namespace management,
 // formatting, firmware updates, security, reservations, zoned namespaces, fused commands, keep-alive.
+using System.Diagnostics;
 using System.Numerics;
 using System.Text;
 using Microsoft.Extensions.Logging;
@@ -46,12 +47,14 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     private readonly SubmissionQueue?[] _submissions;
     private readonly Lock _pinLock = new();
     private readonly NvmeCounters _ended = new();
+    private readonly long _made = Stopwatch.GetTimestamp();
 
     private uint _interruptMask;
     private uint _adminAttributes;
     private ulong _adminSubmission;
     private ulong _adminCompletion;
     private volatile bool _usesVectors;
+    private TimeSpan _poweredBefore;
 
     /// <summary>Makes a controller.</summary>
     /// <param name="namespaces">Its namespaces, numbered from 1.</param>
@@ -95,6 +98,8 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     /// <summary>Whether the driver uses MSI-X or MSI, and not the pin.</summary>
     internal bool UsesVectors => _usesVectors;
 
+    private bool HasEnabledVectors => Interrupts.IsMsixEnabled || Interrupts.IsMsiEnabled;
+
     /// <summary>Interrupt vectors that queues may have.</summary>
     internal int VectorCount => _options.HasMsix ? QueuePairs + 1 : 1;
 
@@ -102,8 +107,20 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
 
     internal ErrorLog Errors { get; } = new();
 
+    /// <summary>How long the controller works, in all processes where it did.</summary>
+    internal TimeSpan PoweredOn => _poweredBefore + Stopwatch.GetElapsedTime(_made);
+
     /// <inheritdoc/>
-    protected override bool UsesMemory => _workers.Length > 0;
+    protected override bool UsesMemory
+    {
+        get
+        {
+            lock (_lifeLock)
+            {
+                return _workers.Length > 0;
+            }
+        }
+    }
 
     /// <summary>Looks at the disks' sizes again, and tells the driver when one has changed. From any thread.</summary>
     /// <returns>Whether one has changed.</returns>
@@ -176,7 +193,7 @@ public sealed partial class NvmeController : PciFunction, IAsyncDisposable
     protected override ValueTask OnConfigWrittenAsync(uint offset, int count)
     {
         bool before = _usesVectors;
-        _usesVectors = Interrupts.IsMsixEnabled || Interrupts.IsMsiEnabled;
+        _usesVectors = HasEnabledVectors;
         if (before != _usesVectors)
         {
             UpdatePin();

@@ -10,6 +10,7 @@ internal sealed record NvmeSnapshot
 {
     internal required byte[] Config { get; init; }
 
+    /// <summary>The MSI-X table; empty without.</summary>
     internal required byte[] Vectors { get; init; }
 
     internal required uint InterruptMask { get; init; }
@@ -30,6 +31,12 @@ internal sealed record NvmeSnapshot
     internal required bool HasWriteCache { get; init; }
 
     internal required uint[] Events { get; init; }
+
+    internal required byte[] Errors { get; init; }
+
+    internal required long[] Counters { get; init; }
+
+    internal required TimeSpan PoweredOn { get; init; }
 
     /// <summary>Where doorbells are in memory, if they are.</summary>
     internal required (ulong Values, ulong Events)? Shadow { get; init; }

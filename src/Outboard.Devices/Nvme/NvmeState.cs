@@ -1,12 +1,14 @@
 // A controller's offer and state in a migration stream; all numbers little-endian.
 //
-// Offer: 0 queue pairs u32, 4 entries of the largest queue u32, 8 doorbell stride u32, 12 namespaces u32; for each
-// namespace 32 bytes: 0 identity (16 bytes, made of the serial number), 16 blocks u64, 24 bytes of a block u32,
-// 28 read-only u32
+// Offer: 0 queue pairs u32, 4 entries of the largest queue u32, 8 doorbell stride u32, 12 MSI-X vectors u32, 16
+// namespaces u32; for each namespace 32 bytes: 0 identity (16 bytes, made of the serial number), 16 blocks u64, 24
+// bytes of a block u32, 28 read-only u32
 //
 // State, as records of State/DeviceStateFormat:
-//   "pcfg" configuration space of PCI   "msix" MSI-X table   "wcac" write cache
+//   "pcfg" configuration space of PCI   "msix" MSI-X table, if there is one   "wcac" write cache
 //   "regs" 0 INTMS u32, 4 CC u32, 8 CSTS u32, 12 AQA u32, 16 ASQ u64, 24 ACQ u64
+//   "errs" ErrorLog.Save
+//   "hlth" seconds powered on, then NvmeCounters.Save: i64 each
 //   "admn" (while enabled) doorbells of submission and completion queue, head, tail, taken, phase: u32 each
 //   "aers" identifiers of event requests, u16 each   "feat" FeatureTable.SaveAll "evnt" EventLog.Save
 //   "shdw" (while doorbells are in memory) values u64, events u64
@@ -19,6 +21,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Outboard.Devices.Nvme.Admin;
+using Outboard.Devices.Nvme.Queues;
 using Outboard.Devices.Nvme.Spec;
 using Outboard.Virtio.Spec;
 using Outboard.Virtio.State;
@@ -33,19 +36,24 @@ internal static class NvmeState
     /// <summary>Type of the stream: this is no virtio device.</summary>
     internal const VirtioDeviceId Kind = (VirtioDeviceId)0x6e76;
 
-    private const int OfferHeadBytes = 16;
+    private const int OfferHeadBytes = 20;
     private const int NamespaceBytes = 32;
     private const int RegisterBytes = 32;
     private const int AdminWords = 6;
     private const int QueueBytes = 32;
     private const uint InterruptsFlag = 1;
+
+    /// <summary>Longer than any controller works: a thousand years.</summary>
+    private const long MaxSeconds = 1000L * 366 * 24 * 60 * 60;
+
     private const uint PhaseFlag = 2;
 
     internal static byte[] MakeOffer(NvmeController controller)
     {
         List<byte> offer = [];
         foreach (int number in (ReadOnlySpan<int>)[
-            controller.QueuePairs, controller.Options.QueueSize, controller.StrideBytes, controller.Namespaces.Count])
+            controller.QueuePairs, controller.Options.QueueSize, controller.StrideBytes,
+            controller.Interrupts.Msix?.VectorCount ?? 0, controller.Namespaces.Count])
         {
             offer.AddRange(BitConverter.GetBytes(number));
         }
@@ -71,7 +79,8 @@ internal static class NvmeState
             return $"{offer.Length} bytes that are no offer of a controller";
         }
 
-        string[] names = ["queue pairs", "entries of a queue", "bytes from doorbell to doorbell", "namespaces"];
+        string[] names =
+            ["queue pairs", "entries of a queue", "bytes from doorbell to doorbell", "MSI-X vectors", "namespaces"];
         ReadOnlySpan<int> theirs = MemoryMarshal.Cast<byte, int>(offer[..OfferHeadBytes]);
         ReadOnlySpan<int> ours = MemoryMarshal.Cast<byte, int>(here[..OfferHeadBytes]);
         for (int i = 0; i < names.Length; i++)
@@ -103,7 +112,11 @@ internal static class NvmeState
     {
         DeviceStateWriter writer = new(Kind);
         writer.Write("pcfg", snapshot.Config);
-        writer.Write("msix", snapshot.Vectors);
+        if (snapshot.Vectors.Length > 0)
+        {
+            writer.Write("msix", snapshot.Vectors);
+        }
+
         writer.Write("wcac", snapshot.HasWriteCache ? 1u : 0);
         writer.Write("regs", [
             .. Bytes(snapshot.InterruptMask, snapshot.Configuration.Value, (uint)snapshot.Status,
@@ -111,6 +124,8 @@ internal static class NvmeState
             .. Bytes(snapshot.AdminSubmission, snapshot.AdminCompletion),
         ]);
         writer.Write("evnt", Bytes(snapshot.Events));
+        writer.Write("errs", snapshot.Errors);
+        writer.Write("hlth", Bytes([(long)snapshot.PoweredOn.TotalSeconds, .. snapshot.Counters]));
         if (snapshot.Admin is not { } admin)
         {
             return writer.Finish();
@@ -151,10 +166,13 @@ internal static class NvmeState
     {
         DeviceStateReader reader = new(Kind, stream);
         byte[] config = Exactly(reader, "pcfg", controller.Config.SizeBytes);
-        byte[] vectors = Exactly(reader, "msix", controller.Interrupts.Msix!.Table!.SavedBytes);
+        byte[] vectors =
+            controller.Interrupts.Msix?.Table is { } table ? Exactly(reader, "msix", table.SavedBytes) : [];
         byte[] registers = Exactly(reader, "regs", RegisterBytes);
         uint[] words = Words<uint>(registers);
         uint[] events = Words<uint>(reader.ReadBytes("evnt", DeviceStateFormat.MaxBytes).ToArray());
+        byte[] errors = reader.ReadBytes("errs", ErrorLog.MaxSavedBytes).ToArray();
+        long[] health = Words<long>(Exactly(reader, "hlth", (1 + NvmeCounters.SavedValues) * sizeof(long)));
         NvmeConfiguration configuration = new(words[1]);
         const NvmeControllerStatus known = NvmeControllerStatus.Ready | NvmeControllerStatus.Fatal
             | NvmeControllerStatus.ShutdownMask;
@@ -162,6 +180,8 @@ internal static class NvmeState
         Require(((NvmeControllerStatus)words[2] & ~known) == 0, "CSTS", words[2]);
         Require((words[3] & ~0x0fff0fffu) == 0, "AQA", words[3]);
         Require(EventLog.IsValid(events, controller.Namespaces.Count), "evnt", (ulong)events.Length);
+        Require(ErrorLog.IsValid(errors), "errs", (ulong)errors.Length);
+        Require(Array.TrueForAll(health, value => value >= 0) && health[0] <= MaxSeconds, "hlth", (ulong)health[0]);
         bool isReady = reader.TryRead("admn", AdminWords * sizeof(uint), out ReadOnlyMemory<byte> admin);
         Require(
             !isReady || (configuration.IsEnabled && NvmeController.Supports(configuration)), "CC", configuration.Value);
@@ -177,6 +197,9 @@ internal static class NvmeState
             AdminCompletion = BitConverter.ToUInt64(registers, 24),
             HasWriteCache = reader.ReadNumber("wcac", 1) != 0,
             Events = events,
+            Errors = errors,
+            Counters = health[1..],
+            PoweredOn = TimeSpan.FromSeconds(health[0]),
             Admin = null,
             Shadow = null,
             Completions = [],
@@ -243,8 +266,11 @@ internal static class NvmeState
         ulong address = BitConverter.ToUInt64(record, 24);
         RequireRing(controller, words[0], address);
         RequireBetween(words[0], words[4], words[5], words[3], $"completion queue {id}");
-        Require(words[1] <= (uint)controller.QueuePairs, "vector", words[1]);
         Require((words[2] & ~(InterruptsFlag | PhaseFlag)) == 0, "flags", words[2]);
+
+        // of a queue without interrupts the vector is whatever the driver wrote there
+        int vectors = (words[2] & InterruptsFlag) != 0 ? controller.VectorCount : ushort.MaxValue + 1;
+        Require(words[1] < (uint)vectors, "vector", words[1]);
         return new NvmeCompletionRecord(
             id, words[0], address, (int)words[1], (words[2] & InterruptsFlag) != 0, words[3], words[4], words[5],
             (words[2] & PhaseFlag) != 0 ? 1u : 0);

@@ -2,7 +2,8 @@
 //
 // A worker that is halted takes no command and holds none: what was in flight has been completed, and the completions
 // are in the rings. Marks: data when the disk is done, before the completion is written; entries and doorbell events
-// right after they are written. Nobody harvests for the last time before the worker is halted.
+// right after they are written. Nobody harvests for the last time before the worker is halted, and from then on it asks
+// for no doorbells either: those events are guest memory, too.
 using Outboard.Linux;
 using Outboard.Memory;
 
@@ -15,6 +16,9 @@ internal sealed partial class NvmeWorker
     private HostAddressMap? _hosts;
     private int _hostHint;
     private bool _isHalted;
+
+    /// <summary>Whether the worker is halted, and nothing is in flight: it writes nothing.</summary>
+    internal bool HoldsStill => _isHalted && _halting.Count == 0;
 
     /// <summary>Takes no more commands. When the task ends none is in flight.</summary>
     internal async Task HaltAsync()

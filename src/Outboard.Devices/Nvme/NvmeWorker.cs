@@ -9,7 +9,6 @@
 // every ring is looked up anew. Commands that reach memory by messages hold none of it, and are not waited for.
 using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
-using System.Runtime.CompilerServices;
 using Outboard.Devices.Nvme.Queues;
 using Outboard.Linux.Events;
 using Outboard.Linux.Files;
@@ -130,7 +129,13 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
         _completions.Add(queue);
     });
 
-    internal Task RemoveAsync(CompletionQueue queue) => InvokeAsync(() => _completions.Remove(queue));
+    /// <summary>Ends a queue. When the task is done nothing writes to its ring.</summary>
+    internal async Task RemoveAsync(CompletionQueue queue)
+    {
+        TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        await InvokeAsync(() => queue.BeginEnd(ended)).ConfigureAwait(false);
+        await WhileAliveAsync(ended.Task).ConfigureAwait(false);
+    }
 
     internal Task AddAsync(SubmissionQueue queue) => InvokeAsync(() =>
     {
@@ -162,7 +167,12 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
         }
     });
 
-    internal Task ForgetShadowAsync() => InvokeAsync(Shadow.Forget);
+    /// <summary>All queues are gone: what is left of them is forgotten, a failure of this thread included.</summary>
+    internal Task ResetAsync() => InvokeAsync(() =>
+    {
+        Shadow.Forget();
+        _hasFailed = false;
+    });
 
     /// <summary>Goes over to other memory. When the task is done nothing uses the old one.</summary>
     internal async Task AdoptAsync(GuestMemory memory, bool keepsOldRegions)
@@ -223,24 +233,6 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
     }
 
     internal void Return(TransferBuffer buffer) => _buffers.Push(buffer);
-
-    /// <summary>Reads guest memory, by messages where it is not mapped; then goes on on this thread.</summary>
-    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
-    internal async ValueTask<bool> TryReadGuestAsync(ulong address, Memory<byte> destination)
-    {
-        bool isDone = await Controller.TryReadGuestAsync(address, destination).ConfigureAwait(false);
-        await new ReturnAwaitable(this);
-        return isDone;
-    }
-
-    /// <summary>Writes guest memory; as <see cref="TryReadGuestAsync"/>.</summary>
-    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
-    internal async ValueTask<bool> TryWriteGuestAsync(ulong address, ReadOnlyMemory<byte> source)
-    {
-        bool isDone = await Controller.TryWriteGuestAsync(address, source).ConfigureAwait(false);
-        await new ReturnAwaitable(this);
-        return isDone;
-    }
 
     /// <summary>A ring cannot be read or written.</summary>
     internal void OnRingUnreachable(ulong address)
@@ -389,6 +381,14 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
             }
         }
 
+        for (int i = _completions.Count - 1; i >= 0; i--)
+        {
+            if (_completions[i].TryEnd())
+            {
+                _completions.RemoveAt(i);
+            }
+        }
+
         if (_adopting is { } adopting && !IsMemoryUsed())
         {
             _adopting = null;
@@ -439,7 +439,11 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
         bool waits = false;
         foreach (SubmissionQueue queue in _submissions)
         {
-            queue.Arm();
+            if (!HoldsStill)
+            {
+                queue.Arm();
+            }
+
             waits |= queue.HasBacklog && _files is not { InFlight: > 0 };
         }
 
@@ -471,21 +475,5 @@ internal sealed partial class NvmeWorker : IAsyncDisposable
         }
 
         return count > 0;
-    }
-
-    /// <summary>Goes on on the worker's thread.</summary>
-    private readonly struct ReturnAwaitable(NvmeWorker worker) : ICriticalNotifyCompletion
-    {
-        public bool IsCompleted => Thread.CurrentThread == worker._thread;
-
-        public ReturnAwaitable GetAwaiter() => this;
-
-        public void GetResult()
-        {
-        }
-
-        public void OnCompleted(Action continuation) => worker.Post(continuation);
-
-        public void UnsafeOnCompleted(Action continuation) => worker.Post(continuation);
     }
 }

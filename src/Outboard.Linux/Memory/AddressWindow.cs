@@ -1,5 +1,6 @@
 // A range of addresses into which pieces of files are mapped and unmapped while it is in use: what a device's shared
-// memory region is to a driver in the same process. Where nothing is mapped it reads as zero.
+// memory region is to a driver in the same process. Where nothing is mapped it reads as zero, and so does what whoever
+// has the file truncates away.
 using Outboard.Linux.Native;
 
 namespace Outboard.Linux.Memory;
@@ -10,6 +11,7 @@ namespace Outboard.Linux.Memory;
 public sealed class AddressWindow : IDisposable
 {
     private readonly nuint _address;
+    private readonly BusErrorGuard? _guard;
     private int _disposed;
 
     /// <summary>Reserves a range.</summary>
@@ -19,6 +21,7 @@ public sealed class AddressWindow : IDisposable
     {
         SizeBytes = sizeBytes;
         _address = MapZeroes(0, (nuint)sizeBytes, isFixed: false);
+        _guard = BusErrorGuard.TryProtect(_address, (nuint)sizeBytes, (nuint)Environment.SystemPageSize);
     }
 
     /// <summary>Bytes.</summary>
@@ -75,6 +78,7 @@ public sealed class AddressWindow : IDisposable
     {
         if (Interlocked.Exchange(ref _disposed, 1) == 0)
         {
+            _guard?.Dispose();
             _ = Libc.munmap((void*)_address, (nuint)SizeBytes);
         }
     }

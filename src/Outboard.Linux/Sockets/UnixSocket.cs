@@ -2,6 +2,7 @@
 // (so that a waiting connection costs no thread); bytes and descriptors move by recvmsg and sendmsg.
 // Not here: message framing. Datagram and sequenced-packet sockets.
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using Outboard.Linux.Events;
 using Outboard.Linux.Native;
 
@@ -65,6 +66,9 @@ public sealed class UnixSocket : IDisposable
     /// <summary>Waits for bytes and receives them; descriptors that came with them are appended to the list.</summary>
     /// <returns>Bytes received; 0 at the end of the stream.</returns>
     /// <exception cref="LinuxException">The connection failed, or descriptors were lost on the way.</exception>
+    /// <remarks>Waiting allocates nothing, as a rule: each message of a peer that sends one at a time is waited for.
+    /// </remarks>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     public async ValueTask<int> ReceiveAsync(
         Memory<byte> buffer, List<FileDescriptor> descriptors, CancellationToken cancellation = default)
     {

@@ -96,7 +96,9 @@ public sealed class LocalPciHandle : PciHandle, IAsyncDisposable
 
                 for (int i = 0; i < (events?.Count ?? vectors.Count); i++)
                 {
-                    vectors.Bind(events is null ? i : start + i, events is null ? null : new EventLine(events[i]));
+                    vectors.Bind(
+                        events is null ? i : start + i,
+                        events is null ? null : new EventLine(new EventFd(events[i].Descriptor.Duplicate())));
                 }
 
                 return _function.ChangeInterruptsAsync();
@@ -207,17 +209,6 @@ public sealed class LocalPciHandle : PciHandle, IAsyncDisposable
             ?? throw new IOException($"0x{sizeBytes:x} bytes at 0x{guestAddress:x} were not mapped");
         await _function.ChangeMemoryAsync(keepsOldRegions: false).ConfigureAwait(false);
         gone.Dispose();
-    }
-
-    private sealed class EventLine(EventFd line) : InterruptLine
-    {
-        private readonly EventFd _event = new(line.Descriptor.Duplicate());
-
-        public override void Signal() => _event.Signal();
-
-        public override EventFd? Share() => new(_event.Descriptor.Duplicate());
-
-        public override void Dispose() => _event.Dispose();
     }
 
     /// <summary>What was mapped. Changed in turns; the snapshot may be read by anyone.</summary>

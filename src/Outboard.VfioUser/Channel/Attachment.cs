@@ -79,15 +79,4 @@ public sealed class Attachment : IDisposable
         _descriptor = null;
         return descriptor;
     }
-
-    private sealed class EventLine(EventFd eventFd) : InterruptLine
-    {
-        public override void Signal() => _ = eventFd.Signal();
-
-        public override bool TryWithdraw() => eventFd.Take() > 0;
-
-        public override EventFd? Share() => new(eventFd.Descriptor.Duplicate());
-
-        public override void Dispose() => eventFd.Dispose();
-    }
 }

@@ -1,5 +1,6 @@
 // A channel on a UNIX stream socket. One side's replies and its own commands go out through the same channel, from
-// different tasks: each message is sent whole, in turn.
+// different tasks: each message is sent whole, in turn. Nobody can call one back that has begun: a part of a message
+// would be the end of the stream's order.
 //
 // A socket that is closed with bytes unread resets the connection, and QEMU 11.1.3 ends itself when it reads such a
 // reset (it takes the end of the stream well). So what has come is read before the socket is closed.
@@ -77,9 +78,7 @@ public sealed class SocketChannel : IAsyncDisposable
     /// <summary>Sends a message, header included, between Begin and EndSending. Attachments stay the
     /// caller's.</summary>
     /// <exception cref="IOException">The channel failed.</exception>
-    public ValueTask SendAsync(
-        ReadOnlyMemory<byte> message, ReadOnlySpan<Attachment> attachments = default,
-        CancellationToken cancellation = default)
+    public ValueTask SendAsync(ReadOnlyMemory<byte> message, ReadOnlySpan<Attachment> attachments = default)
     {
         FileDescriptor[] descriptors = attachments.IsEmpty ? [] : new FileDescriptor[attachments.Length];
         for (int i = 0; i < descriptors.Length; i++)
@@ -87,10 +86,12 @@ public sealed class SocketChannel : IAsyncDisposable
             descriptors[i] = attachments[i].Lend();
         }
 
-        return _socket.SendAsync(message, descriptors, cancellation);
+        return _socket.SendAsync(message, descriptors, CancellationToken.None);
     }
 
-    /// <summary>Sends a message of which the payload is at hand, in its turn.</summary>
+    /// <summary>
+    /// Sends a message of which the payload is at hand, in its turn; only waiting for the turn can be cancelled.
+    /// </summary>
     /// <exception cref="IOException">The channel failed.</exception>
     public async ValueTask SendAsync(
         ushort id, VfioUserCommand command, MessageFlags flags, ReadOnlyMemory<byte> payload,
@@ -102,7 +103,7 @@ public sealed class SocketChannel : IAsyncDisposable
         await BeginSendingAsync(cancellation).ConfigureAwait(false);
         try
         {
-            await SendAsync(message, attachments, cancellation).ConfigureAwait(false);
+            await SendAsync(message, attachments).ConfigureAwait(false);
         }
         finally
         {

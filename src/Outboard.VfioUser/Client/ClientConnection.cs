@@ -116,12 +116,14 @@ internal sealed class ClientConnection : IAsyncDisposable
             throw Lost(command);
         }
 
+        bool isTaken = false;
         try
         {
-            await _channel.SendAsync(
-                id, command, MessageFlags.None, payload, attachments, cancellation).ConfigureAwait(false);
+            await SendAsync(id, command, payload, attachments, cancellation)
+                .WaitAsync(_limit, cancellation).ConfigureAwait(false);
             VfioUserMessage reply =
                 await answer.Task.WaitAsync(_limit, cancellation).ConfigureAwait(false) ?? throw Lost(command);
+            isTaken = true;
             return Checked(reply, command);
         }
         catch (TimeoutException error)
@@ -134,6 +136,14 @@ internal sealed class ClientConnection : IAsyncDisposable
         {
             throw new IOException($"{command}: the connection is closed", error);
         }
+        finally
+        {
+            // Whoever gave up leaves its number taken until the reply has come; one that came just now is nobody's.
+            if (!answer.TrySetCanceled(CancellationToken.None) && !isTaken)
+            {
+                (await answer.Task.ConfigureAwait(false))?.Dispose();
+            }
+        }
     }
 
     /// <summary>Sends a command that wants no reply.</summary>
@@ -141,6 +151,23 @@ internal sealed class ClientConnection : IAsyncDisposable
     {
         ushort id = (ushort)Interlocked.Increment(ref _lastId);
         await _channel.SendAsync(id, command, MessageFlags.NoReply, payload).ConfigureAwait(false);
+    }
+
+    /// <summary>Sends a command; one that is not sent will have no reply.</summary>
+    private async Task SendAsync(
+        ushort id, VfioUserCommand command, ReadOnlyMemory<byte> payload, Attachment[]? attachments,
+        CancellationToken cancellation)
+    {
+        try
+        {
+            await _channel.SendAsync(
+                id, command, MessageFlags.None, payload, attachments, cancellation).ConfigureAwait(false);
+        }
+        catch
+        {
+            _pending.TryRemove(id, out _);
+            throw;
+        }
     }
 
     private static byte[] Bytes<T>(T value)
@@ -183,9 +210,9 @@ internal sealed class ClientConnection : IAsyncDisposable
                     message.Dispose();
                     break;
                 }
-                else
+                else if (!waiting.TrySetResult(message))
                 {
-                    waiting.SetResult(message);
+                    message.Dispose();
                 }
             }
         }
@@ -208,7 +235,7 @@ internal sealed class ClientConnection : IAsyncDisposable
         {
             if (_pending.TryRemove(id, out TaskCompletionSource<VfioUserMessage?>? waiting))
             {
-                waiting.SetResult(null);
+                waiting.TrySetResult(null);
             }
         }
     }

@@ -38,9 +38,10 @@ public sealed partial class VfioUserClient
     /// From now on <see cref="Post"/> rings the BAR's doorbells that have a shadow by it, and sends no message. Ends
     /// with the connection: the next server is asked anew. Nobody posts meanwhile.
     /// </summary>
-    /// <returns>How many there are.</returns>
+    /// <returns>How many there are; none when the server was replaced meanwhile.</returns>
     public async Task<int> UseShadowDoorbellsAsync(int bar, CancellationToken cancellation = default)
     {
+        int server = Volatile.Read(ref _servers);
         List<PciDoorbell> all = await AskDoorbellsAsync(bar, cancellation).ConfigureAwait(false);
         Dictionary<(int, ulong), ShadowBell> found = [];
         foreach (PciDoorbell bell in all.Where(bell => bell is { Shadow: not null, Match: null }))
@@ -64,8 +65,29 @@ public sealed partial class VfioUserClient
             bell.Shadow?.Object.Dispose();
         }
 
-        _shadows = _shadows.SetItems(found);
+        lock (_barsLock)
+        {
+            if (server != _servers)
+            {
+                Dispose(found.Values);
+                return 0;
+            }
+
+            KeyValuePair<(int Region, ulong Offset), ShadowBell>[] before =
+                [.. _shadows.Where(known => known.Key.Region == bar)];
+            _shadows = _shadows.RemoveRange(before.Select(known => known.Key)).SetItems(found);
+            Dispose(before.Select(known => known.Value));
+        }
+
         return found.Count;
+    }
+
+    private static void Dispose(IEnumerable<ShadowBell> bells)
+    {
+        foreach (ShadowBell bell in bells)
+        {
+            bell.Dispose();
+        }
     }
 
     private async Task<List<PciDoorbell>> AskDoorbellsAsync(int bar, CancellationToken cancellation)
@@ -174,13 +196,7 @@ public sealed partial class VfioUserClient
     private bool TryRing(int region, ulong offset, ReadOnlySpan<byte> source) =>
         _shadows.TryGetValue((region, offset), out ShadowBell? bell) && bell.TryRing(source);
 
-    private void ForgetShadows()
-    {
-        foreach (ShadowBell bell in Interlocked.Exchange(ref _shadows, _shadows.Clear()).Values)
-        {
-            bell.Dispose();
-        }
-    }
+    private void ForgetShadows() => Dispose(Interlocked.Exchange(ref _shadows, _shadows.Clear()).Values);
 
     /// <summary>A doorbell with a value: the value first, then the signal.</summary>
     private sealed class ShadowBell : IDisposable

@@ -35,14 +35,16 @@ public sealed partial class VfioUserClient
         using VfioUserMessage reply =
             await AskAsync(VfioUserCommand.MigDataRead, ask, cancellation).ConfigureAwait(false);
         MigrationDataPayload head = Head<MigrationDataPayload>(reply);
+
+        // libvfio-user sends as much as was asked for, whatever there is of data in it
         ReadOnlyMemory<byte> data = reply.Payload[MigrationDataPayload.Bytes..];
-        if (head.SizeBytes != data.Length || data.Length > room)
+        if (head.SizeBytes > data.Length || head.SizeBytes > room)
         {
             throw new IOException($"MIG_DATA_READ: {data.Length} bytes came, {head.SizeBytes} were announced");
         }
 
-        data.CopyTo(destination);
-        return data.Length;
+        data[..(int)head.SizeBytes].CopyTo(destination);
+        return (int)head.SizeBytes;
     }
 
     /// <summary>Writes the stream of a device that arrives.</summary>

@@ -10,6 +10,7 @@ public sealed partial class VfioUserClient
 {
     private readonly Lock _barsLock = new();
     private readonly Dictionary<int, RegionInfo> _bars = [];
+    private int _servers;
 
     /// <inheritdoc/>
     /// <remarks>The first time for each BAR the server is asked, and waited for.</remarks>
@@ -43,25 +44,30 @@ public sealed partial class VfioUserClient
 
     private RegionInfo InfoOf(int bar)
     {
-        lock (_barsLock)
+        while (true)
         {
-            if (_bars.TryGetValue(bar, out RegionInfo? known))
+            int server;
+            lock (_barsLock)
             {
-                return known;
-            }
-        }
+                if (_bars.TryGetValue(bar, out RegionInfo? known))
+                {
+                    return known;
+                }
 
-        // not under the lock: the question may find out that the server was replaced
-        RegionInfo info = GetRegionInfoAsync(bar).GetAwaiter().GetResult();
-        lock (_barsLock)
-        {
-            if (_bars.TryAdd(bar, info))
+                server = _servers;
+            }
+
+            // not under the lock: the question may find out that the server was replaced
+            RegionInfo info = GetRegionInfoAsync(bar).GetAwaiter().GetResult();
+            lock (_barsLock)
             {
-                return info;
+                if (server == _servers && _bars.TryAdd(bar, info))
+                {
+                    return info;
+                }
             }
 
             info.Dispose();
-            return _bars[bar];
         }
     }
 
@@ -81,11 +87,13 @@ public sealed partial class VfioUserClient
         return sizeBytes == 0;
     }
 
+    /// <summary>The server is another one, or none: what was learnt of its BARs holds no more.</summary>
     private void ForgetBars()
     {
-        ForgetShadows();
         lock (_barsLock)
         {
+            _servers++;
+            ForgetShadows();
             foreach (RegionInfo info in _bars.Values)
             {
                 info.Dispose();

@@ -4,6 +4,9 @@
 // Clients differ in their replies to DMA_WRITE: with the head (16 bytes), with a head of 12 bytes, or with none. A
 // reply to DMA_READ has the head and the data; one whose head has 12 bytes comes from QEMU 10 and is understood as
 // well.
+//
+// Who asked may give up; a message that has begun goes out as a whole all the same, and its number stays taken until
+// the reply has come: a part of a message, or a reply that nobody expects, would be the end of the stream's order.
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using Outboard.Linux;
@@ -19,11 +22,17 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
     /// <summary>The head of DMA replies of clients that have a 32-bit count.</summary>
     private const int ShortHeadBytes = 12;
 
+    /// <summary>
+    /// Most data that is asked for in one message where the reply comes between the client's commands. QEMU 11.1 takes
+    /// a message for sent when the socket took a part of it, and what follows is read as nonsense. Linux takes a
+    /// message of up to 36 KiB as a whole or not at all, however full the socket is.
+    /// </summary>
+    internal const int MaxSharedReadBytes = 32 << 10;
+
+    /// <summary>Who waits for a reply; cancelled when it gave up, and the reply is nobody's.</summary>
     private readonly ConcurrentDictionary<ushort, TaskCompletionSource<VfioUserMessage?>> _pending = [];
 
-    /// <summary>Numbers whose time ran out: a reply that comes late is no mistake of the client's.</summary>
-    private readonly ConcurrentDictionary<ushort, bool> _givenUp = [];
-
+    private readonly SocketChannel _shared = channel;
     private int _lastId;
 
     /// <summary>The channel; the twin one once it was negotiated.</summary>
@@ -36,19 +45,17 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
     /// <returns>False when nobody asked.</returns>
     internal bool TryComplete(VfioUserMessage reply)
     {
-        if (_pending.TryRemove(reply.Header.Id, out TaskCompletionSource<VfioUserMessage?>? waiting))
+        if (!_pending.TryRemove(reply.Header.Id, out TaskCompletionSource<VfioUserMessage?>? waiting))
         {
-            waiting.SetResult(reply);
-            return true;
+            return false;
         }
 
-        if (_givenUp.TryRemove(reply.Header.Id, out _))
+        if (!waiting.TrySetResult(reply))
         {
             reply.Dispose();
-            return true;
         }
 
-        return false;
+        return true;
     }
 
     /// <summary>Ends all waiting: the client is gone.</summary>
@@ -58,7 +65,7 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
         {
             if (_pending.TryRemove(id, out TaskCompletionSource<VfioUserMessage?>? waiting))
             {
-                waiting.SetResult(null);
+                waiting.TrySetResult(null);
             }
         }
     }
@@ -69,6 +76,7 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
         while (!destination.IsEmpty)
         {
             int count = Part(destination.Length, address);
+            count = ReferenceEquals(Channel, _shared) ? Math.Min(count, MaxSharedReadBytes) : count;
             byte[] head = Head(new DmaAccessPayload(address, (ulong)count), 0);
             using VfioUserMessage reply = await AskAsync(
                 VfioUserCommand.DmaRead, head, address, cancellation).ConfigureAwait(false);
@@ -111,16 +119,10 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
         VfioUserCommand command, byte[] payload, ulong address, CancellationToken cancellation)
     {
         TaskCompletionSource<VfioUserMessage?> answer = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        ushort id;
-        do
-        {
-            id = (ushort)Interlocked.Increment(ref _lastId);
-        }
-        while (!_pending.TryAdd(id, answer));
+        ushort id = TakeNumber(answer, address);
         try
         {
-            await Channel.SendAsync(
-                id, command, MessageFlags.None, payload, cancellation: cancellation).ConfigureAwait(false);
+            await SendAsync(id, command, payload, cancellation).WaitAsync(limit, cancellation).ConfigureAwait(false);
             VfioUserMessage reply = await answer.Task.WaitAsync(limit, cancellation).ConfigureAwait(false)
                 ?? throw new DmaException(Errno.InputOutput, address);
             return reply.Header.Command == command && reply.Attachments.Count == 0
@@ -130,12 +132,44 @@ internal sealed class ClientRequests(SocketChannel channel, TimeSpan limit)
         catch (Exception error) when (error is TimeoutException or OperationCanceledException
             or IOException and not DmaException or ObjectDisposedException)
         {
-            if (_pending.TryRemove(id, out _))
+            if (!answer.TrySetCanceled(CancellationToken.None))
             {
-                _givenUp[id] = true;
+                // It came in the last moment.
+                (await answer.Task.ConfigureAwait(false))?.Dispose();
             }
 
             throw error is OperationCanceledException ? error : new DmaException(Errno.InputOutput, address);
+        }
+    }
+
+    /// <summary>Finds a number that no reply is due for.</summary>
+    private ushort TakeNumber(TaskCompletionSource<VfioUserMessage?> answer, ulong address)
+    {
+        for (int i = 0; i <= ushort.MaxValue; i++)
+        {
+            ushort id = (ushort)Interlocked.Increment(ref _lastId);
+            if (_pending.TryAdd(id, answer))
+            {
+                return id;
+            }
+        }
+
+        throw new DmaException(Errno.TryAgain, address);
+    }
+
+    /// <summary>Sends a command; one that is not sent will have no reply.</summary>
+    private async Task SendAsync(
+        ushort id, VfioUserCommand command, byte[] payload, CancellationToken cancellation)
+    {
+        try
+        {
+            await Channel.SendAsync(
+                id, command, MessageFlags.None, payload, cancellation: cancellation).ConfigureAwait(false);
+        }
+        catch
+        {
+            _pending.TryRemove(id, out _);
+            throw;
         }
     }
 

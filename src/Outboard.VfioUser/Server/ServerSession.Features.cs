@@ -29,6 +29,12 @@ internal sealed partial class ServerSession
     /// </summary>
     private const ulong LeastLoggedBytes = 1UL << 40;
 
+    /// <summary>
+    /// Guest addresses that a function's own log covers at most: what processors have of physical ones, and 8 GiB of
+    /// (sparse) bitmap. What lies beyond counts as written.
+    /// </summary>
+    private const ulong MostLoggedBytes = 1UL << 48;
+
     /// <summary>Most ranges of a logging start; a client has fewer windows.</summary>
     private const uint MaxLoggingRanges = 65535;
 
@@ -101,7 +107,7 @@ internal sealed partial class ServerSession
             case DeviceFeature.DmaLoggingStart:
                 if (DmaLoggingStart(asked, data.Span) && _function.NeedsDirtyLog)
                 {
-                    DirtyLog log = DirtyLog.Create(Math.Max(_dma.End, LeastLoggedBytes));
+                    DirtyLog log = DirtyLog.Create(Math.Clamp(_dma.End, LeastLoggedBytes, MostLoggedBytes));
                     _dma.Dirty.Add(log);
                     await _function.ChangeLogAsync(log).ConfigureAwait(false);
                 }

@@ -221,8 +221,13 @@ internal sealed partial class ServerSession : IAsyncDisposable
             errno = refusal.ErrorNumber;
             ends = refusal.IsFatal;
         }
+        catch (IOException error)
+        {
+            _log.LogError("{Command}: {Reason}", message.Header.Command, error.Message);
+            errno = Errno.InputOutput;
+        }
 #pragma warning disable CA1031 // A bug of the device's must not end the connection: this one command failed.
-        catch (Exception error) when (error is not IOException)
+        catch (Exception error)
         {
             _log.LogCritical(error, "{Command}: this program failed", message.Header.Command);
             errno = Errno.InputOutput;

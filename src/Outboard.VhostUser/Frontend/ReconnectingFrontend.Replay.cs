@@ -35,7 +35,9 @@ public sealed partial class ReconnectingFrontend
         _options = _options with { Features = Current.Features };
         if (Current.Has(ProtocolFeatures.InflightShmFd))
         {
+            // A successor that comes in the midst of this is given none: it is asked for a new one.
             _inflight?.Dispose();
+            _inflight = null;
             _inflight = await Current.GetInflightFdAsync(queues, size, cancellation).ConfigureAwait(false);
             await Current.SetInflightFdAsync(_inflight, cancellation).ConfigureAwait(false);
         }

@@ -109,21 +109,14 @@ internal sealed class AuxiliaryBar : IDisposable
         }
 
         int start = (int)(offset - PartBytes);
-        if (TryGet(start, source, SelectField, out ushort value))
+        if (WrittenField.TryGet16(start, source, SelectField, out ushort value))
         {
             _select = value;
         }
 
-        if (TryGet(start, source, VectorField, out value) && _select < _vectors.Length)
+        if (WrittenField.TryGet16(start, source, VectorField, out value) && _select < _vectors.Length)
         {
             Volatile.Write(ref _vectors[_select], value < _vectorCount ? value : VirtioPci.NoVector);
         }
-    }
-
-    private static bool TryGet(int start, ReadOnlySpan<byte> source, int field, out ushort value)
-    {
-        bool covers = start <= field && field + sizeof(ushort) <= start + source.Length;
-        value = covers ? BinaryPrimitives.ReadUInt16LittleEndian(source[(field - start)..]) : (ushort)0;
-        return covers;
     }
 }

@@ -85,6 +85,8 @@ public sealed partial class VirtioPciFunction
             _owesConfigChange = false;
             OnConfigChanged();
         }
+
+        UpdatePin();
     }
 
     /// <summary>Carries out the steps of a migration.</summary>
@@ -158,13 +160,17 @@ public sealed partial class VirtioPciFunction
 
         protected override async ValueTask ContinueAsync(bool hasMoved)
         {
-            try
+            // a function that nobody uses takes nothing: its first queue will
+            if (function.UsesMemory)
             {
-                await device.TakeOverAsync().ConfigureAwait(false);
-            }
-            catch (IOException error)
-            {
-                throw new MigrationException(Errno.Busy, error.Message);
+                try
+                {
+                    await device.TakeOverAsync().ConfigureAwait(false);
+                }
+                catch (IOException error)
+                {
+                    throw new MigrationException(Errno.Busy, error.Message);
+                }
             }
 
             await function.ContinueAsync(hasMoved).ConfigureAwait(false);

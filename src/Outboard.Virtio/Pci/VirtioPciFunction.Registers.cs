@@ -3,6 +3,7 @@
 using System.Buffers.Binary;
 using Microsoft.Extensions.Logging;
 using Outboard.Virtio.Spec;
+using static Outboard.Virtio.Pci.WrittenField;
 
 namespace Outboard.Virtio.Pci;
 
@@ -184,20 +185,6 @@ public sealed partial class VirtioPciFunction
 
     private static uint Half(ulong features, uint select) =>
         select switch { 0 => (uint)features, 1 => (uint)(features >> 32), _ => 0 };
-
-    private static bool TryGet16(int offset, ReadOnlySpan<byte> source, int field, out ushort value)
-    {
-        bool covers = offset <= field && field + sizeof(ushort) <= offset + source.Length;
-        value = covers ? BinaryPrimitives.ReadUInt16LittleEndian(source[(field - offset)..]) : (ushort)0;
-        return covers;
-    }
-
-    private static bool TryGet32(int offset, ReadOnlySpan<byte> source, int field, out uint value)
-    {
-        bool covers = offset <= field && field + sizeof(uint) <= offset + source.Length;
-        value = covers ? BinaryPrimitives.ReadUInt32LittleEndian(source[(field - offset)..]) : 0;
-        return covers;
-    }
 
     private static void Put16(Span<byte> target, int field, ushort value) =>
         BinaryPrimitives.WriteUInt16LittleEndian(target[field..], value);

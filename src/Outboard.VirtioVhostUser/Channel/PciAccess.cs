@@ -3,6 +3,10 @@
 // With a vector for each queue, kicks reach the back-end's threads without a stop; QEMU gives a device of this kind one
 // vector only, which then means everything: a look at the generation tells whether the configuration is meant, too.
 // A device with notifications of its own (capabilities 6 and 7) is driven by those, and needs two queues only.
+//
+// What lies in the windows goes while the device runs, and not with a reset: QEMU 11.1 does not live through the start
+// of a device whose mappings went while it was stopped (docs/ARCHITECTURE.md). A driver that was killed leaves them, in
+// a device that its machine has stopped: that one is started once more, on empty queues, for nothing but this.
 using System.Buffers.Binary;
 using Outboard.Linux.Events;
 using Outboard.Memory;
@@ -21,15 +25,18 @@ public sealed class PciAccess : DriverAccess
     private const int MessageQueueSize = 32;
     private const int EmptyQueueSize = 2;
 
+    /// <summary>Looks, at least a millisecond apart, at windows that are being emptied: a busy machine takes its time.
+    /// </summary>
+    private const int MaxLooks = 5000;
+
     /// <summary>What is read where a machine shows no configuration.</summary>
     private const uint NoNumber = uint.MaxValue;
 
     private readonly VirtioPciDriver _driver;
     private readonly List<VirtioPciQueue> _queues = [];
     private readonly List<EventFd> _kicks = [];
-    private readonly CancellationTokenSource _end = new();
     private readonly Func<ValueTask> _release;
-    private Task _watching = Task.CompletedTask;
+    private LossWatch? _loss;
     private ulong? _generation;
     private int _rings;
 
@@ -124,23 +131,23 @@ public sealed class PciAccess : DriverAccess
         ArgumentNullException.ThrowIfNull(handle);
         const ulong own = VirtioVhostUserSpec.ExplicitOffsets | VirtioVhostUserSpec.AuxiliaryByQueue
             | VirtioVhostUserSpec.InflightRegion | VirtioVhostUserSpec.SessionEndBuffers
-            | VirtioVhostUserSpec.SessionNumbers;
+            | VirtioVhostUserSpec.SessionNumbers | VirtioVhostUserSpec.WindowStatus;
         VirtioPciDriver driver = await VirtioPciDriver.StartAsync(
             handle,
             found => (own & features & ~(found.HasAuxiliary ? VirtioVhostUserSpec.AuxiliaryByQueue : 0))
                 | Virtio.Spec.VirtioFeatures.AccessPlatform,
+            found => TakeOverAsync(found, memory, cancellation),
             cancellation).ConfigureAwait(false);
         PciAccess access = new(driver, release ?? (() => default), description);
         try
         {
             await access.StartQueuesAsync(memory, cancellation).ConfigureAwait(false);
-            access._watching = access.WatchAsync(handle);
+            access._loss = new LossWatch(handle, driver.ConfigChanged);
             return access;
         }
         catch
         {
             driver.Dispose();
-            access._end.Dispose();
             throw;
         }
     }
@@ -196,6 +203,7 @@ public sealed class PciAccess : DriverAccess
     {
         try
         {
+            await EmptyWindowsAsync(_driver, CancellationToken.None).ConfigureAwait(false);
             await _driver.ResetAsync().ConfigureAwait(false);
         }
         catch (Exception error) when (error is IOException or InvalidDataException)
@@ -203,39 +211,56 @@ public sealed class PciAccess : DriverAccess
             // It is lost; so is everything it had.
         }
 
-        await _end.CancelAsync().ConfigureAwait(false);
-        await _watching.ConfigureAwait(false);
-        _end.Dispose();
+        await _loss!.DisposeAsync().ConfigureAwait(false);
         _driver.Dispose();
         await _release().ConfigureAwait(false);
     }
 
-    /// <summary>A device that is lost is found out about by a look at it, for which this is the occasion.</summary>
-    private async Task WatchAsync(PciHandle handle)
+    private static async Task TakeOverAsync(
+        VirtioPciDriver driver, DriverMemory memory, CancellationToken cancellation)
     {
-        try
+        if (await driver.TryGoOnAsync(memory, cancellation).ConfigureAwait(false))
         {
-            await handle.WaitForLossAsync(_end.Token).ConfigureAwait(false);
-            _ = _driver.ConfigChanged.Signal();
-        }
-        catch (OperationCanceledException)
-        {
-            // Let go of.
+            await EmptyWindowsAsync(driver, cancellation).ConfigureAwait(false);
         }
     }
 
-    private async Task<uint> ReadAsync(ConfigField field, CancellationToken cancellation)
+    /// <summary>Has the device take everything out of its windows. One that does not tell is not waited for.</summary>
+    private static async Task EmptyWindowsAsync(VirtioPciDriver driver, CancellationToken cancellation)
+    {
+        await WriteAsync(driver, VirtioVhostUserSpec.Status, 0, cancellation).ConfigureAwait(false);
+        for (int looks = 0; looks < MaxLooks; looks++)
+        {
+            uint status = await ReadAsync(driver, VirtioVhostUserSpec.Status, cancellation).ConfigureAwait(false);
+            if (status == NoNumber || (status & VirtioVhostUserSpec.WindowsInUse) == 0)
+            {
+                return;
+            }
+
+            await Task.Delay(1, cancellation).ConfigureAwait(false);
+        }
+    }
+
+    private Task<uint> ReadAsync(ConfigField field, CancellationToken cancellation) =>
+        ReadAsync(_driver, field, cancellation);
+
+    private Task WriteAsync(ConfigField field, uint value, CancellationToken cancellation) =>
+        WriteAsync(_driver, field, value, cancellation);
+
+    private static async Task<uint> ReadAsync(
+        VirtioPciDriver driver, ConfigField field, CancellationToken cancellation)
     {
         byte[] bytes = new byte[sizeof(uint)];
-        await _driver.ReadConfigAsync((uint)field.Offset, bytes, cancellation).ConfigureAwait(false);
+        await driver.ReadConfigAsync((uint)field.Offset, bytes, cancellation).ConfigureAwait(false);
         return BinaryPrimitives.ReadUInt32LittleEndian(bytes);
     }
 
-    private Task WriteAsync(ConfigField field, uint value, CancellationToken cancellation)
+    private static Task WriteAsync(
+        VirtioPciDriver driver, ConfigField field, uint value, CancellationToken cancellation)
     {
         byte[] bytes = new byte[sizeof(uint)];
         BinaryPrimitives.WriteUInt32LittleEndian(bytes, value);
-        return _driver.WriteConfigAsync((uint)field.Offset, bytes, cancellation);
+        return driver.WriteConfigAsync((uint)field.Offset, bytes, cancellation);
     }
 
     private async Task StartQueuesAsync(DriverMemory memory, CancellationToken cancellation)

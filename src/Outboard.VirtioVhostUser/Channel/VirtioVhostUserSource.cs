@@ -5,7 +5,8 @@
 //   [connected] --FRONTEND_UP gone, or the channel is disposed (BACKEND_UP := 0)--> [idle]
 //
 // Reading the status before arming is what the device waits for (its R1); dropping what came is the cut between two
-// sessions (R3). A message may come before the status shows the front-end (R4): either begins the session.
+// sessions (R3). A message may come before the status shows the front-end (R4): either begins the session, and a status
+// that was asked for before that says nothing about it.
 // A buffer that comes back empty is the end of the session, where the device offers that; it may also be that of the
 // session before, so it counts only after a message. Where sessions have numbers, messages come when the number of the
 // one that the status shows was acknowledged.
@@ -43,6 +44,7 @@ public sealed class VirtioVhostUserSource : ChannelSource
     private TaskCompletionSource<VirtioVhostUserChannel?>? _arming;
     private VirtioVhostUserChannel? _current;
     private bool _hasMessage;
+    private int _begun;
     private uint _acknowledged;
 
     /// <summary>Begins to drive a device, and takes ownership of it.</summary>
@@ -224,8 +226,9 @@ public sealed class VirtioVhostUserSource : ChannelSource
     /// <summary>Looks at the status, and has messages come if there is a session. In one's turn.</summary>
     private async Task ReadStatusAsync(CancellationToken cancellation)
     {
+        int begun = Volatile.Read(ref _begun);
         uint status = await _access.ReadStatusAsync(cancellation).ConfigureAwait(false);
-        OnStatus(status);
+        OnStatus(status, begun);
         if ((status & VirtioVhostUserSpec.FrontendUp) != 0
             && (_access.Features & VirtioVhostUserSpec.SessionNumbers) != 0)
         {
@@ -295,13 +298,15 @@ public sealed class VirtioVhostUserSource : ChannelSource
         }
     }
 
-    private void OnStatus(uint status)
+    /// <param name="status">What the device said.</param>
+    /// <param name="begun">Sessions that had begun when it was asked.</param>
+    private void OnStatus(uint status, int begun)
     {
         bool isConnected = (status & VirtioVhostUserSpec.FrontendUp) != 0;
         bool isUp = (status & VirtioVhostUserSpec.BackendUp) != 0;
         lock (_gate)
         {
-            if (_current is not null && !isConnected)
+            if (_current is not null && !isConnected && begun == _begun)
             {
                 // What came before the end belongs to the session.
                 DrainReceived();
@@ -338,6 +343,7 @@ public sealed class VirtioVhostUserSource : ChannelSource
     private VirtioVhostUserChannel Connect(TaskCompletionSource<VirtioVhostUserChannel?> arming)
     {
         _arming = null;
+        _begun++;
         _current = new VirtioVhostUserChannel(this, _access);
         _hasMessage = false;
         arming.TrySetResult(_current);

@@ -26,10 +26,8 @@ internal sealed partial class FrontendSession
 
     private readonly List<WindowPart> _retired = [];
     private ImmutableList<MemoryEntry> _memory = [];
-    private List<WindowPart> _logParts = [];
-    private List<WindowPart> _inflightParts = [];
-    private FileSharedMemory? _inflightMemory;
-    private InflightPayload _inflightGiven;
+    private IReadOnlyList<WindowPart> _logParts = [];
+    private IReadOnlyList<WindowPart> _inflightParts = [];
     private ulong _frontendFeatures;
 
     /// <summary>What a front-end without acknowledgements is told beside the driver's own reply: nothing.</summary>
@@ -195,7 +193,7 @@ internal sealed partial class FrontendSession
     private async Task<Delivery> SetLogBaseAsync(VhostUserMessage message)
     {
         LogPayload log = message.Read<LogPayload>();
-        List<WindowPart> before = await MakeRoomAsync(_logParts).ConfigureAwait(false);
+        IReadOnlyList<WindowPart> before = await MakeRoomAsync(_logParts).ConfigureAwait(false);
         WindowPart part = await MapAsync(
             VirtioVhostUserSpec.LogWindow, message.Attachments[0], log.Offset, log.SizeBytes, 0)
             .ConfigureAwait(false);
@@ -207,21 +205,28 @@ internal sealed partial class FrontendSession
     private async Task<Delivery> SetInflightFdAsync(VhostUserMessage message)
     {
         InflightPayload record = message.Read<InflightPayload>();
-        List<WindowPart> before = await MakeRoomAsync(_inflightParts).ConfigureAwait(false);
+        IReadOnlyList<WindowPart> before = await MakeRoomAsync(_inflightParts).ConfigureAwait(false);
         WindowPart part = await MapAsync(
             VirtioVhostUserSpec.InflightWindow, message.Attachments[0], record.MmapOffset, record.MmapSizeBytes, 0)
             .ConfigureAwait(false);
 
         // In a file it lies where GET_INFLIGHT_FD has put it: that part goes on being the record's.
-        WindowPart? same = before.Find(known => known.FileOffset is not null && known.FileOffset == part.FileOffset);
-        _inflightParts = [same ?? part];
+        WindowPart? same = before.FirstOrDefault(
+            known => known.FileOffset is not null && known.FileOffset == part.FileOffset);
+        IReadOnlyList<WindowPart> after = [same ?? part];
+        _inflightParts = after;
         InflightPayload told = record with { MmapOffset = OffsetOf(part) };
-        return new Delivery(VhostUserMessage.PayloadOf(told)) { Retired = [.. before.Where(known => known != same)] };
+        return new Delivery(VhostUserMessage.PayloadOf(told))
+        {
+            Retired = [.. before.Where(known => known != same)],
+            Added = same is null ? [part] : [],
+            Undo = () => Interlocked.CompareExchange(ref _inflightParts, before, after),
+        };
     }
 
     /// <summary>
     /// A driver cannot make memory that its front-end could map, so the record is made here, and the driver is asked
-    /// whether it will use it. It is kept for the reply; the front-end gives it back by SET_INFLIGHT_FD.
+    /// whether it will use it. It waits with the reply that is due; the front-end gives it back by SET_INFLIGHT_FD.
     /// </summary>
     private async Task<Delivery> GetInflightFdAsync(VhostUserMessage message)
     {
@@ -243,7 +248,7 @@ internal sealed partial class FrontendSession
                 "GET_INFLIGHT_FD", "size", $"{size} bytes, at most {_device.Options.MaxInflightBytes} are given");
         }
 
-        List<WindowPart> before = await MakeRoomAsync(_inflightParts).ConfigureAwait(false);
+        IReadOnlyList<WindowPart> before = await MakeRoomAsync(_inflightParts).ConfigureAwait(false);
         FileSharedMemory? file = _device.Windows.FileOf(VirtioVhostUserSpec.InflightWindow);
         FileSharedMemory memory = new(
             file?.Descriptor.Duplicate() ?? MemFd.Create("outboard-inflight", size));
@@ -253,11 +258,11 @@ internal sealed partial class FrontendSession
 
             // What runs by now uses the parts of before: they go when the next record is set.
             _inflightParts = [.. before, part];
-            _inflightMemory?.Dispose();
-            _inflightMemory = memory;
             InflightPayload told = wanted with { MmapSizeBytes = size, MmapOffset = OffsetOf(part) };
-            _inflightGiven = told with { MmapOffset = part.FileOffset ?? 0 };
-            return new Delivery(VhostUserMessage.PayloadOf(told));
+            return new Delivery(VhostUserMessage.PayloadOf(told))
+            {
+                Record = new InflightRecord(memory, told with { MmapOffset = part.FileOffset ?? 0 }),
+            };
         }
         catch
         {
@@ -304,7 +309,7 @@ internal sealed partial class FrontendSession
     {
         int ring = message.Read<VringDescriptorPayload>().Index;
         AuxiliarySlot slot = _device.Slot(VirtioVhostUserSpec.CallOf(ring));
-        slot.SetKick(null);
+        Hand(() => slot.SetKick(null), null);
         Notifier? kick = NotifierOf(message);
         return new Delivery(message.Payload)
         {
@@ -378,7 +383,7 @@ internal sealed partial class FrontendSession
         message.Attachments.Count == 1 ? message.Attachments[0].ToNotifier() : null;
 
     /// <summary>What has to go before something new takes its place: with places of our own choice, nothing.</summary>
-    private async Task<List<WindowPart>> MakeRoomAsync(List<WindowPart> parts)
+    private async Task<IReadOnlyList<WindowPart>> MakeRoomAsync(IReadOnlyList<WindowPart> parts)
     {
         if (HasExplicitOffsets)
         {
@@ -399,16 +404,12 @@ internal sealed partial class FrontendSession
 
     private Task ReleaseAsync(IEnumerable<WindowPart> parts) => _device.Windows.UnmapAsync([.. parts]);
 
-    /// <summary>The driver has answered: the generation that nobody uses any more goes.</summary>
-    private async Task SettleAsync(RequestRow row, Delivery delivery, ReadOnlyMemory<byte> reply)
+    /// <summary>The driver has answered: the generation that nobody uses any more goes, and so does what was to go
+    /// before it.</summary>
+    private async Task SettleAsync(RequestRow row, Due due, ReadOnlyMemory<byte> reply)
     {
-        List<WindowPart> gone = [];
-        lock (_lock)
-        {
-            gone.AddRange(_retired);
-            _retired.Clear();
-        }
-
+        Delivery delivery = due.Delivery!;
+        List<WindowPart> gone = [.. due.Retired];
         bool isRefused = row.Reply == ReplyKind.Acknowledge && MemoryMarshal.Read<ulong>(reply.Span) != 0;
         if (isRefused)
         {
@@ -426,7 +427,7 @@ internal sealed partial class FrontendSession
 
     /// <summary>What the front-end gets instead of the driver's reply, where they differ.</summary>
     private (ReadOnlyMemory<byte> Payload, Attachment[] Attachments) Rewrite(
-        FrontendRequest request, ReadOnlyMemory<byte> payload)
+        FrontendRequest request, InflightRecord? record, ReadOnlyMemory<byte> payload)
     {
         switch (request)
         {
@@ -440,32 +441,30 @@ internal sealed partial class FrontendSession
                 ulong slots = Math.Min(MemoryMarshal.Read<ulong>(payload.Span), MaxSlots);
                 return (VhostUserMessage.PayloadOf(slots), []);
             case FrontendRequest.GetInflightFd:
-                return InflightReply(payload);
+                return InflightReply(record!, payload);
             default:
                 return (payload, []);
         }
     }
 
     /// <summary>The driver keeps the record's size or makes it smaller; 0 refuses it.</summary>
-    private (ReadOnlyMemory<byte> Payload, Attachment[] Attachments) InflightReply(ReadOnlyMemory<byte> payload)
+    private (ReadOnlyMemory<byte> Payload, Attachment[] Attachments) InflightReply(
+        InflightRecord record, ReadOnlyMemory<byte> payload)
     {
         InflightPayload told = payload.Length == InflightPayload.Bytes
             ? MemoryMarshal.Read<InflightPayload>(payload.Span) : default;
-        FileSharedMemory? memory = _inflightMemory;
-        InflightPayload given = _inflightGiven;
-        _inflightMemory = null;
-        using (memory)
-        {
-            return memory is null || told.MmapSizeBytes == 0 || told.MmapSizeBytes > given.MmapSizeBytes
-                ? (VhostUserMessage.PayloadOf(told with { MmapSizeBytes = 0, MmapOffset = 0 }), [])
-                : (VhostUserMessage.PayloadOf(told with { MmapOffset = given.MmapOffset }),
-                    [_channel.Attach(memory)]);
-        }
+        return told.MmapSizeBytes == 0 || told.MmapSizeBytes > record.Told.MmapSizeBytes
+            ? (VhostUserMessage.PayloadOf(told with { MmapSizeBytes = 0, MmapOffset = 0 }), [])
+            : (VhostUserMessage.PayloadOf(told with { MmapOffset = record.Told.MmapOffset }),
+                [_channel.Attach(record.Memory)]);
     }
 
     private static int SingleBytes => 8 + MemoryRegionPayload.Bytes;
 
     private sealed record MemoryEntry(MemoryRegionPayload Told, WindowPart Part);
+
+    /// <summary>Memory for a record of requests in flight, and what the front-end is to be told of it.</summary>
+    private sealed record InflightRecord(FileSharedMemory Memory, InflightPayload Told);
 
     /// <summary>A message as the driver gets it, and what belongs to it.</summary>
     private sealed class Delivery(ReadOnlyMemory<byte> payload)
@@ -483,6 +482,9 @@ internal sealed partial class FrontendSession
 
         /// <summary>Closed when the message is never delivered.</summary>
         internal Notifier? Dropped { get; init; }
+
+        /// <summary>Passed on when the driver has answered; closed in any case.</summary>
+        internal InflightRecord? Record { get; init; }
 
         /// <summary>To be unmapped when the driver has done what it was told.</summary>
         internal IReadOnlyList<WindowPart> Retired { get; init; } = [];

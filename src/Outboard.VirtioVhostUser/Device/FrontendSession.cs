@@ -126,7 +126,11 @@ internal sealed partial class FrontendSession : IAsyncDisposable
             await backend.DisposeAsync().ConfigureAwait(false);
         }
 
-        _inflightMemory?.Dispose();
+        foreach (Due due in _due)
+        {
+            due.Dispose();
+        }
+
         await _channel.DisposeAsync().ConfigureAwait(false);
     }
 
@@ -182,10 +186,7 @@ internal sealed partial class FrontendSession : IAsyncDisposable
             delivery.Delivered?.Invoke();
             if (!isAnswered)
             {
-                lock (_lock)
-                {
-                    _retired.AddRange(delivery.Retired);
-                }
+                _retired.AddRange(delivery.Retired);
             }
 
             return true;
@@ -205,13 +206,15 @@ internal sealed partial class FrontendSession : IAsyncDisposable
             ? FailureReplies.Of((FrontendRequest)message.Request)
             : message.NeedsReply && HasAcknowledgements ? VhostUserMessage.PayloadOf(1UL) : null;
 
-    /// <summary>Notes that a reply is due, if one is.</summary>
+    /// <summary>Notes that a reply is due, if one is. It means that the driver has done what came before it, too.
+    /// </summary>
     private bool Expect(VhostUserMessage message, Delivery delivery)
     {
         bool isDue = RequestTable.Frontend(message.Request)!.HasOwnReply || (message.NeedsReply && HasAcknowledgements);
         if (isDue)
         {
-            AddDue(new Due(message.Request) { Delivery = delivery });
+            AddDue(new Due(message.Request) { Delivery = delivery, Retired = [.. _retired] });
+            _retired.Clear();
         }
 
         return isDue;
@@ -223,6 +226,7 @@ internal sealed partial class FrontendSession : IAsyncDisposable
         {
             if (_due.Count >= MaxDue)
             {
+                due.Dispose();
                 throw new ProtocolException("message", "request", $"{MaxDue} wait for replies") { IsFatal = true };
             }
 
@@ -275,9 +279,17 @@ internal sealed partial class FrontendSession : IAsyncDisposable
             due = _due.TryPeek(out Due? next) && next.OwnReply is null ? _due.Dequeue() : null;
         }
 
+        using (due)
+        {
+            await AnswerAsync(reply, due).ConfigureAwait(false);
+        }
+    }
+
+    private async Task AnswerAsync(DriverFrame reply, Due? due)
+    {
         if (due is null || due.Request != reply.Request)
         {
-            _device.Break($"a reply to request {reply.Request}, where "
+            Break($"a reply to request {reply.Request}, where "
                 + (due is null ? "none is due" : $"one to {due.Request} is"));
             return;
         }
@@ -286,15 +298,19 @@ internal sealed partial class FrontendSession : IAsyncDisposable
         RequestRow row = RequestTable.Frontend(request);
         if (!FitsReply(row, reply.Payload.Length))
         {
-            _device.Break($"a reply of {reply.Payload.Length} bytes to {row.Name}");
+            Break($"a reply of {reply.Payload.Length} bytes to {row.Name}");
             return;
         }
 
-        await SettleAsync(row, due.Delivery!, reply.Payload).ConfigureAwait(false);
-        (ReadOnlyMemory<byte> payload, Attachment[] attachments) = Rewrite(request, reply.Payload);
+        await SettleAsync(row, due, reply.Payload).ConfigureAwait(false);
+        (ReadOnlyMemory<byte> payload, Attachment[] attachments) =
+            Rewrite(request, due.Delivery!.Record, reply.Payload);
         VhostUserMessage message = new(reply.Request, MessageFlags.Reply, payload, attachments);
         await _channel.SendAsync(message).ConfigureAwait(false);
     }
+
+    /// <summary>The driver broke a rule of this session. One that was ended is not the driver's any more.</summary>
+    private void Break(string problem) => _device.Break(problem, this);
 
     private async Task SendOwnRepliesAsync()
     {
@@ -336,8 +352,9 @@ internal sealed partial class FrontendSession : IAsyncDisposable
                     .ConfigureAwait(false);
                 return;
             }
-            catch (IOException error)
+            catch (Exception error) when (error is IOException or ObjectDisposedException)
             {
+                // Also when another one has just taken its place.
                 _log.LogWarning("the front-end's channel for requests failed: {Reason}", error.Message);
             }
         }
@@ -411,7 +428,7 @@ internal sealed partial class FrontendSession : IAsyncDisposable
     };
 
     /// <summary>A reply that is due.</summary>
-    private sealed class Due(uint request)
+    private sealed class Due(uint request) : IDisposable
     {
         internal uint Request => request;
 
@@ -419,5 +436,10 @@ internal sealed partial class FrontendSession : IAsyncDisposable
         internal byte[]? OwnReply { get; init; }
 
         internal Delivery? Delivery { get; init; }
+
+        /// <summary>To be unmapped when the driver has answered: it did without them before.</summary>
+        internal IReadOnlyList<WindowPart> Retired { get; init; } = [];
+
+        public void Dispose() => Delivery?.Record?.Memory.Dispose();
     }
 }

@@ -75,6 +75,7 @@ internal sealed class TransmitQueue : QueueHandler
     private readonly VirtioVhostUserDevice _device;
     private readonly Virtqueue _queue;
     private readonly QueueContext _context;
+    private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     internal TransmitQueue(VirtioVhostUserDevice device, QueueContext context)
     {
@@ -101,6 +102,7 @@ internal sealed class TransmitQueue : QueueHandler
     public override void Dispose()
     {
         _device.SetTransmit(null);
+        _stopped.TrySetResult();
         base.Dispose();
     }
 
@@ -108,7 +110,8 @@ internal sealed class TransmitQueue : QueueHandler
     internal void Wake() => _context.Wake();
 
     /// <summary>
-    /// Drops everything that is available by now: it belongs to a session that is over. From any thread.
+    /// Drops everything that is available by now: it belongs to a session that is over. From any thread. A queue that
+    /// has stopped has nothing left, and does nothing any more.
     /// </summary>
     internal Task CutAsync()
     {
@@ -122,7 +125,7 @@ internal sealed class TransmitQueue : QueueHandler
 
             done.SetResult();
         });
-        return done.Task;
+        return Task.WhenAny(done.Task, _stopped.Task);
     }
 
     private void Take(scoped in DescriptorChain chain)

@@ -12,6 +12,7 @@ internal sealed class RegionAddresses : SharedRegionHost, IDisposable
     private readonly Lock _lock = new();
     private readonly Dictionary<byte, AddressWindow> _windows;
     private readonly SharedRegionMap _map;
+    private bool _isDisposed;
 
     internal RegionAddresses(VirtioDevice device)
     {
@@ -28,7 +29,7 @@ internal sealed class RegionAddresses : SharedRegionHost, IDisposable
     {
         lock (_lock)
         {
-            if (memory is not FileSharedMemory file || _map.TryAdd(part) is not null)
+            if (_isDisposed || memory is not FileSharedMemory file || _map.TryAdd(part) is not null)
             {
                 return Task.FromResult(false);
             }
@@ -50,7 +51,7 @@ internal sealed class RegionAddresses : SharedRegionHost, IDisposable
     {
         lock (_lock)
         {
-            bool isMapped = _map.TryRemove(part);
+            bool isMapped = !_isDisposed && _map.TryRemove(part);
             if (isMapped)
             {
                 _windows[part.Region].Clear(part.Offset, part.Length);
@@ -63,11 +64,16 @@ internal sealed class RegionAddresses : SharedRegionHost, IDisposable
     public override Task<bool> OfferDoorbellAsync(int queue, SharedMemory? page, ulong offset) =>
         Task.FromResult(false);
 
+    /// <summary>A session that is ending may still ask for something: it is refused from now on.</summary>
     public void Dispose()
     {
-        foreach (AddressWindow window in _windows.Values)
+        lock (_lock)
         {
-            window.Dispose();
+            _isDisposed = true;
+            foreach (AddressWindow window in _windows.Values)
+            {
+                window.Dispose();
+            }
         }
     }
 

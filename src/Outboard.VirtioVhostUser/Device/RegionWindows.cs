@@ -18,9 +18,16 @@ using Outboard.VirtioVhostUser.Protocol;
 
 namespace Outboard.VirtioVhostUser.Device;
 
-/// <summary>Something that lies in a region.</summary>
-internal sealed record WindowPart(SharedRegionPart Part, ulong Offset, int Epoch)
+/// <summary>Something that lies in a region. Each is its own, also where another one lay before.</summary>
+internal sealed class WindowPart(SharedRegionPart part, ulong offset, int epoch)
 {
+    internal SharedRegionPart Part => part;
+
+    /// <summary>Where its first byte is, which may be within a page.</summary>
+    internal ulong Offset => offset;
+
+    internal int Epoch => epoch;
+
     /// <summary>Where it lies in the file that the region is, if it is one: nothing was mapped for it then.</summary>
     internal ulong? FileOffset { get; init; }
 }
@@ -51,6 +58,18 @@ internal sealed class RegionWindows
             lock (_lock)
             {
                 return _mapped.Count;
+            }
+        }
+    }
+
+    /// <summary>Whether nothing lies there, nor may have been left there by a reset.</summary>
+    internal bool AreEmpty
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _mapped.Count == 0 && _stale.Count == 0;
             }
         }
     }
@@ -169,7 +188,6 @@ internal sealed class RegionWindows
         lock (_lock)
         {
             stale = [.. _stale];
-            _stale.Clear();
             mapped = [.. _mapped];
         }
 
@@ -179,6 +197,10 @@ internal sealed class RegionWindows
             foreach (WindowPart part in stale)
             {
                 await _device.ForceUnmapAsync(part.Part).ConfigureAwait(false);
+                lock (_lock)
+                {
+                    _stale.Remove(part);
+                }
             }
         }
         finally

@@ -7,15 +7,23 @@ namespace Outboard.VirtioVhostUser.Device;
 
 public sealed partial class VirtioVhostUserDevice
 {
+    private bool TellsWindows => (NegotiatedFeatures & VirtioVhostUserSpec.WindowStatus) != 0;
+
     /// <inheritdoc/>
     public override void ReadConfig(uint offset, Span<byte> destination)
     {
         lock (_gate)
         {
             base.ReadConfig(offset, destination);
-            if (offset == 0 && !destination.IsEmpty && !_isUp)
+            if (offset != 0 || destination.IsEmpty)
             {
-                _mustBeSeen = false;
+                return;
+            }
+
+            _mustBeSeen &= _isUp;
+            if (TellsWindows && !Windows.AreEmpty)
+            {
+                destination[0] |= (byte)VirtioVhostUserSpec.WindowsInUse;
             }
         }
     }
@@ -69,7 +77,9 @@ public sealed partial class VirtioVhostUserDevice
 
     private void WriteStatus(uint status)
     {
-        if ((status & ~(VirtioVhostUserSpec.BackendUp | VirtioVhostUserSpec.FrontendUp)) != 0)
+        uint known = VirtioVhostUserSpec.BackendUp | VirtioVhostUserSpec.FrontendUp
+            | (TellsWindows ? VirtioVhostUserSpec.WindowsInUse : 0);
+        if ((status & ~known) != 0)
         {
             Break($"status 0x{status:x} has bits that nobody knows");
             return;
@@ -94,9 +104,11 @@ public sealed partial class VirtioVhostUserDevice
                     _armed.TrySetResult();
                 }
             }
-            else if (!wantsUp && _isUp)
+            else if (!wantsUp)
             {
-                ended = TakeDown(mustBeSeen: false);
+                // A driver that is not ready looks at no memory.
+                ended = _isUp ? TakeDown(mustBeSeen: false) : null;
+                _released = Windows.ReleaseAsync(_released);
             }
         }
 

@@ -17,8 +17,9 @@
 //   R5 a message was read and had no buffer when the end came         dropped, likewise
 //   R6 a kick before the message that tells of it                     kicks are looked at after its delivery
 //   R7 a doorbell for another session                                 the slot has no notifier then (AuxiliarySlot)
-//   R8 memory vanishes under a driver that polls it                   it stays until the driver arms again, is reset,
-//                                                                     or the grace time is over (RegionWindows)
+//   R8 memory vanishes under a driver that polls it                   it stays until the driver arms again, or says
+//                                                                     that it is not ready, or is reset, or the grace
+//                                                                     time is over (RegionWindows)
 //   R9 a reset while a mapping is under way                           epochs (RegionWindows)
 //   R10 a configuration that is read in pieces                        the generation counts every change
 //   R11 many front-ends                                               one at a time; the next waits unread
@@ -81,7 +82,7 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     /// <inheritdoc/>
     public override ulong DeviceFeatures => VirtioVhostUserSpec.ExplicitOffsets
         | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioVhostUserSpec.InflightRegion
-        | VirtioVhostUserSpec.SessionEndBuffers
+        | VirtioVhostUserSpec.SessionEndBuffers | VirtioVhostUserSpec.WindowStatus
         | (_options.NumbersSessions ? VirtioVhostUserSpec.SessionNumbers : 0);
 
     /// <inheritdoc/>
@@ -166,12 +167,14 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
     }
 
     /// <summary>The driver broke a rule: the session ends, and nothing happens before a reset.</summary>
-    internal void Break(string problem)
+    /// <param name="problem">What it did.</param>
+    /// <param name="judge">The session that saw it, which may be over by now; null for the device.</param>
+    internal void Break(string problem, FrontendSession? judge = null)
     {
         FrontendSession? session;
         lock (_gate)
         {
-            if (_isBroken)
+            if (_isBroken || (judge is not null && judge != _session))
             {
                 return;
             }
@@ -203,6 +206,8 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             return true;
         }
     }
+
+    internal TransmitQueue? Transmit => _transmit;
 
     internal void WakeTransmit() => _transmit?.Wake();
 
@@ -312,7 +317,7 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
                 // Exact cuts: what the driver sent before it armed, and what it saw, are of the session before.
                 await (_transmit?.CutAsync() ?? Task.CompletedTask).WaitAsync(cancellation).ConfigureAwait(false);
                 await _released.WaitAsync(cancellation).ConfigureAwait(false);
-                if (TryBegin(session))
+                if (TryBegin(session, armed))
                 {
                     NotifyConfigChanged();
                     return true;
@@ -326,11 +331,13 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
         }
     }
 
-    private bool TryBegin(FrontendSession session)
+    /// <param name="session">The next one.</param>
+    /// <param name="armed">What the cuts were made for: the driver may have armed once more since.</param>
+    private bool TryBegin(FrontendSession session, Task armed)
     {
         lock (_gate)
         {
-            if (!_isUp || _session is not null)
+            if (!_isUp || _session is not null || armed != _armed.Task)
             {
                 return false;
             }
@@ -352,6 +359,7 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
 
     private void EndSession(FrontendSession session)
     {
+        Task armed;
         lock (_gate)
         {
             if (_session != session)
@@ -360,22 +368,25 @@ public sealed partial class VirtioVhostUserDevice : VirtioDevice, IDisposable
             }
 
             TakeDown(mustBeSeen: true);
+            armed = _armed.Task;
         }
 
         _log.LogInformation("the session is over");
         NotifyConfigChanged();
         if (_options.MemoryGrace is { } grace)
         {
-            _ = ReleaseLaterAsync(grace);
+            _ = ReleaseLaterAsync(grace, armed);
         }
     }
 
-    private async Task ReleaseLaterAsync(TimeSpan grace)
+    /// <param name="grace">When.</param>
+    /// <param name="armed">What the driver has not done yet: after that nothing of the session is left.</param>
+    private async Task ReleaseLaterAsync(TimeSpan grace, Task armed)
     {
-        await Task.Delay(grace).ConfigureAwait(false);
+        await Task.Delay(grace, _options.Clock).ConfigureAwait(false);
         lock (_gate)
         {
-            if (!_isUp)
+            if (!_isUp && armed == _armed.Task)
             {
                 _released = Windows.ReleaseAsync(_released);
             }

@@ -66,6 +66,9 @@ public sealed record VirtioVhostUserOptions
     /// </summary>
     public TimeSpan? MemoryGrace { get; init; }
 
+    /// <summary>What the grace is measured by.</summary>
+    internal TimeProvider Clock { get; init; } = TimeProvider.System;
+
     /// <summary>An identification that stays the same for a name: the beginning of its hash.</summary>
     public static byte[] IdOf(string name) =>
         SHA256.HashData(Encoding.UTF8.GetBytes(name))[..VirtioVhostUserSpec.IdBytes];

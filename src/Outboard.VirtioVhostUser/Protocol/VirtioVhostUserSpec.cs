@@ -23,6 +23,10 @@ public static class VirtioVhostUserSpec
     /// <summary>Status bit: a front-end is connected. Only the device sets it.</summary>
     public const uint FrontendUp = 2;
 
+    /// <summary>Status bit, with <see cref="WindowStatus"/>: something lies in the regions. Only the device sets it.
+    /// </summary>
+    public const uint WindowsInUse = 4;
+
     /// <summary>Bytes of the configuration space.</summary>
     public const int ConfigBytes = 24;
 
@@ -65,6 +69,12 @@ public static class VirtioVhostUserSpec
 
     /// <summary>Private feature: region 3 is there, and the device makes the record of requests in flight.</summary>
     public const ulong InflightRegion = 1UL << 5;
+
+    /// <summary>
+    /// Private feature: the status tells whether something lies in the regions, so that a driver can wait, after it has
+    /// cleared <see cref="BackendUp"/> and before it resets the device, until nothing does.
+    /// </summary>
+    public const ulong WindowStatus = 1UL << 6;
 
     /// <summary>The queue of messages to the driver.</summary>
     public const int ReceiveQueue = 0;

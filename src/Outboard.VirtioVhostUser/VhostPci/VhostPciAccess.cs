@@ -28,6 +28,7 @@ public sealed class VhostPciAccess : DriverAccess
     private readonly VirtioPciQueue?[] _queues = new VirtioPciQueue?[VhostPciSpec.MessageQueues];
     private readonly Dictionary<ulong, EventFd> _doorbells = [];
     private readonly ulong _wanted;
+    private LossWatch? _loss;
     private ulong _memoryBytes;
     private ulong _logBytes;
     private ulong _features;
@@ -94,6 +95,7 @@ public sealed class VhostPciAccess : DriverAccess
         try
         {
             await access.StartAsync(cancellation).ConfigureAwait(false);
+            access._loss = new LossWatch(handle, access._statusChanged);
             return access;
         }
         catch
@@ -171,6 +173,7 @@ public sealed class VhostPciAccess : DriverAccess
             // It is lost; so is everything it had.
         }
 
+        await _loss!.DisposeAsync().ConfigureAwait(false);
         Release();
         while (_owned.TryPop(out IDisposable? thing))
         {

@@ -2,12 +2,12 @@
 // another one. It has the engine of virtio-vhost-user behind other registers: here is what hardware has of its own, and
 // messages, windows, doorbells, kicks and sessions are VirtioVhostUserDevice's, also their races.
 //
-//   doorbell d written -> eventfd d -> the engine's queue d        (0 and 1 carry messages, the others nothing)
-//   the engine calls queue d -> vector of queue d                  (kick of ring i: vector 3 + i)
+//   doorbell 0 or 1 written -> eventfd -> the engine's queue       its call -> vector 1 or 2
+//   another one written     -> eventfd -> the engine's doorbell    a kick of ring i -> vector 3 + i
 //   the engine maps into a region -> window -> BAR 2 or 4          (answered here, or used by a driver in this process)
 //
-// The engine's queues that are nothing but notifications run on empty rings of this function's own: to the driver they
-// are a doorbell and a vector. Features that need what the adapter has not (a third window) are withheld.
+// Of the engine's queues only those of messages run: it has its notifications by themselves, too. Features that need
+// what the adapter has not (a third window) are withheld.
 //
 // A driver that takes its memory away while a queue of messages lies in it needs a reset; a client that goes away is a
 // reset. Nothing is an error to a guest that writes where nothing is.
@@ -23,7 +23,6 @@ using Outboard.Pci.Capabilities;
 using Outboard.Pci.Interrupts;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue;
-using Outboard.Virtio.Queue.Driver;
 using Outboard.Virtio.Spec;
 using Outboard.VirtioVhostUser.Device;
 using Outboard.VirtioVhostUser.Protocol;
@@ -33,17 +32,14 @@ namespace Outboard.VirtioVhostUser.VhostPci;
 /// <summary>A vhost-pci adapter. Disposing stops its queues; the engine stays its maker's.</summary>
 public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
 {
-    private const int EmptyRing = 2;
-
     private readonly VirtioVhostUserDevice _engine;
     private readonly ILogger _log;
     private readonly RegionAddresses _windows;
     private readonly ConfigSpace _registers;
     private readonly QueueWorkerSet _workers = new(1, "vhost-pci");
+    private readonly EventWatcher _watcher = new("vhost-pci-doorbells");
     private readonly EventFd[] _doorbells;
-    private readonly RunningQueue?[] _running;
-    private readonly DriverMemory _emptyRings;
-    private readonly DriverQueue[] _empty;
+    private readonly RunningQueue?[] _running = new RunningQueue?[VhostPciSpec.MessageQueues];
     private int _changes;
     private volatile bool _needsReset;
 
@@ -57,10 +53,12 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
         _log = engine.Options.Logger;
         _windows = new RegionAddresses(engine);
         _doorbells = [.. Enumerable.Range(0, engine.QueueCount).Select(_ => new EventFd())];
-        _running = new RunningQueue?[engine.QueueCount];
-        _emptyRings = new DriverMemory((ulong)engine.QueueCount * 512);
-        _empty = [.. Enumerable.Range(0, engine.QueueCount)
-            .Select(index => DriverQueue.Create(index, EmptyRing, _emptyRings, 0))];
+        for (int i = VhostPciSpec.MessageQueues; i < _doorbells.Length; i++)
+        {
+            AuxiliarySlot slot = engine.Slot(i - VhostPciSpec.MessageQueues);
+            _watcher.Add(_doorbells[i], _ => slot.Ring());
+        }
+
         _registers = new ConfigSpace(VhostPciSpec.RegisterBytes, [VhostPciSpec.Taken, .. QueueFields()]);
         AddBars();
         AddCapability(new PowerManagementCapability());
@@ -70,6 +68,7 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
             VhostPciSpec.PendingOffset));
         SetRegisters();
         engine.SharedRegionHost = _windows;
+        engine.Notified = ring => Interrupts[InterruptKind.Msix].Trigger(VhostPciSpec.KickVector(ring));
         engine.ConfigChanged += OnStatusChanged;
         engine.NeedsReset += OnEngineNeedsReset;
     }
@@ -84,7 +83,7 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
     };
 
     /// <inheritdoc/>
-    protected override bool UsesMemory => _running[0] is not null || _running[1] is not null;
+    protected override bool UsesMemory => HasRunningQueue;
 
     private ulong Offered => _engine.DeviceFeatures & VhostPciSpec.ExplicitOffsets;
 
@@ -97,10 +96,11 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
         _engine.ConfigChanged -= OnStatusChanged;
         _engine.NeedsReset -= OnEngineNeedsReset;
         _engine.SharedRegionHost = null;
+        _engine.Notified = null;
         await _workers.DisposeAsync().ConfigureAwait(false);
+        _watcher.Dispose();
         Array.ForEach(_doorbells, doorbell => doorbell.Dispose());
         _windows.Dispose();
-        _emptyRings.Dispose();
     }
 
     /// <inheritdoc/>
@@ -328,33 +328,22 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
 
         if (!HasRunningQueue)
         {
-            _engine.AcceptFeatures(
-                _registers.Get(VhostPciSpec.Taken) | VirtioVhostUserSpec.AuxiliaryByQueue | VirtioFeatures.Version1);
-            for (int auxiliary = VhostPciSpec.MessageQueues; auxiliary < _running.Length; auxiliary++)
-            {
-                await StartAsync(auxiliary, EmptyRing, _empty[auxiliary].Addresses, _emptyRings.Memory)
-                    .ConfigureAwait(false);
-            }
+            _engine.AcceptFeatures(_registers.Get(VhostPciSpec.Taken) | VirtioFeatures.Version1);
         }
 
-        await StartAsync(queue, (int)size, AddressesOf(queue), Dma.Memory).ConfigureAwait(false);
-    }
-
-    private async Task StartAsync(int queue, int size, VringAddresses addresses, GuestMemory memory)
-    {
         VringSetup setup = new()
         {
             Index = queue,
-            Size = size,
-            Addresses = addresses,
+            Size = (int)size,
+            Addresses = AddressesOf(queue),
             Base = 0,
             Features = VirtioFeatures.Version1,
-            Memory = memory,
+            Memory = Dma.Memory,
         };
         QueueLinks links = new()
         {
             Kick = new EventFdNotifier(new EventFd(_doorbells[queue].Descriptor.Duplicate())),
-            Call = VectorOf(queue) is { } vector ? new VectorNotifier(Interrupts[InterruptKind.Msix], vector) : null,
+            Call = new VectorNotifier(Interrupts[InterruptKind.Msix], 1 + queue),
             IsStarted = true,
             IsEnabled = true,
             Faulted = (index, fault) => NeedReset($"queue {index}: the driver broke the ring ({fault})"),
@@ -369,16 +358,6 @@ public sealed class VhostPciFunction : PciFunction, IAsyncDisposable
             links.Kick.Dispose();
             NeedReset($"queue {queue}: {error.Field}: {error.Message}");
         }
-    }
-
-    /// <summary>The vector of one of the engine's queues: those of errors and of the log never call.</summary>
-    private int? VectorOf(int queue)
-    {
-        int notification = queue - VirtioVhostUserSpec.FirstAuxiliaryQueue;
-        int ring = notification / 2;
-        return notification < 0 ? 1 + queue
-            : notification == VirtioVhostUserSpec.CallOf(ring) && ring < _engine.Rings ? VhostPciSpec.KickVector(ring)
-            : null;
     }
 
     private async ValueTask ResetAdapterAsync()

@@ -113,12 +113,10 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
     };
 
     /// <summary>Ends a program as a crash would.</summary>
-    public async Task KillBackendAsync(int program = 0)
-    {
-        int position = _machine.Serial.Length;
-        await _machine.SendAsync($"KILL {program}\n");
-        await WaitForAsync(new Regex($"^APPLIANCE-ENDED {program} 137$", RegexOptions.Multiline), position);
-    }
+    public Task KillBackendAsync(int program = 0) => EndBackendAsync("KILL", program, 137);
+
+    /// <summary>Asks a program to end.</summary>
+    public Task StopBackendAsync(int program = 0) => EndBackendAsync("STOP", program, 0);
 
     /// <summary>Starts a program again.</summary>
     public async Task StartBackendAsync(int program = 0)
@@ -265,6 +263,13 @@ internal sealed partial class ApplianceMachine : IAsyncDisposable
         }
 
         folder.Dispose();
+    }
+
+    private async Task EndBackendAsync(string command, int program, int status)
+    {
+        int position = _machine.Serial.Length;
+        await _machine.SendAsync($"{command} {program}\n");
+        await WaitForAsync(new Regex($"^APPLIANCE-ENDED {program} {status}$", RegexOptions.Multiline), position);
     }
 
     /// <summary>The back-end has its device, or says why not.</summary>

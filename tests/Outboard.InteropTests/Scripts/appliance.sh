@@ -1,7 +1,7 @@
 # appliance.sh - an appliance: a machine that serves devices of another one. Each comes through a virtio-vhost-user
 # device, number N at 00:1N.0, which is handed to our program with the arguments PROGRAM_N; LAST is the last number.
-# IOMMU says whether the machine has one. Commands come by the console: KILL N ends a program as a crash would, START N
-# starts it, END ends the machine.
+# IOMMU says whether the machine has one. Commands come by the console: KILL N ends a program as a crash would, STOP N
+# asks it to end, START N starts it, END ends the machine.
 set -e
 numbers=$(seq 0 "$LAST")
 if [ "$IOMMU" = on ]; then
@@ -58,6 +58,7 @@ echo APPLIANCE-READY
 while read -r command number < /dev/console; do
   case $command in
     KILL) kill -9 "$(cat "/run/program-$number")" ;;
+    STOP) kill "$(cat "/run/program-$number")" ;;
     START) start "$number" ;;
     END) break ;;
   esac

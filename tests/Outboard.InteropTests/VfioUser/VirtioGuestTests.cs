@@ -56,6 +56,44 @@ public sealed class VirtioGuestTests
         Assert.DoesNotContain("warning", disk.Errors.Text);
     }
 
+    /// <summary>
+    /// QEMU does not look for a server that has gone: what the guest asks of the disk never ends, and the machine goes
+    /// on. The file is whole, and served again at once to the next machine.
+    /// </summary>
+    [Fact]
+    public async Task A_guest_loses_a_disk_that_is_killed_and_the_next_one_finds_the_data()
+    {
+        using TempFolder folder = new();
+        string socket = folder.Combine("disk.sock");
+        string[] server =
+            [OutboardProgram.Path, "block", $"--vfio-user-socket={socket}",
+                $"--blk-file={folder.CreateImage("disk.img", 64 << 20)}"];
+        await using PeerProcess killed = PeerProcess.StartProgram("dotnet", server);
+        await killed.WaitForSocketAsync(socket, s_startLimit);
+        GuestOptions options = new()
+        {
+            Script = GuestOptions.ReadScript("virtio-kill.sh"),
+            Variables = new Dictionary<string, string> { ["SECOND"] = "" },
+            DeviceArguments = VfioUserGuest.Device(socket),
+        };
+        await using (GuestVm guest = await GuestVm.StartAsync(options))
+        {
+            await guest.WaitForLineAsync("KILL");
+            await killed.KillAsync();
+            await guest.SendAsync("KILLED\n");
+            await guest.WaitForLineAsync("LOST");
+        }
+
+        File.Delete(socket);
+        await using PeerProcess second = PeerProcess.StartProgram("dotnet", server);
+        await second.WaitForSocketAsync(socket, s_startLimit);
+        GuestOutcome outcome = await GuestVm.RunAsync(
+            options with { Variables = new Dictionary<string, string> { ["SECOND"] = "yes" } });
+        outcome.RequireSuccess();
+        await second.TerminateAsync();
+        Assert.Equal(0, second.ExitCode);
+    }
+
     /// <summary>The disk is a vhost-user back-end; another process serves it once more, as a PCI device.</summary>
     [Fact]
     public async Task A_disk_of_another_process_keeps_its_files()

@@ -1,7 +1,10 @@
 // What the tests of the program ask a block back-end: its capacity, and a read.
 using System.Buffers.Binary;
 using Outboard.VhostUser.Frontend;
+using Outboard.Tests.VhostUser;
 using Outboard.Virtio.Queue.Driver;
+using Outboard.Virtio.Spec;
+using Xunit;
 
 namespace Outboard.Tests.Cli;
 
@@ -33,5 +36,20 @@ internal static class BlockFrontend
         DriverBuffer status = memory.Allocate(1);
         queue.Ring.TryAdd([header], [data, status], token: 1);
         queue.Submit();
+    }
+
+    /// <summary>Asks for the disk's name, which no disk has to be asked for. What was submitted before has been taken
+    /// when the answer is there.</summary>
+    public static async Task IdentifyAsync(FrontendQueue queue, DriverMemory memory)
+    {
+        const int nameBytes = 20;
+        DriverBuffer header = memory.Allocate(HeaderBytes);
+        header.Span.Clear();
+        BinaryPrimitives.WriteUInt32LittleEndian(header.Span, (uint)BlockRequestType.GetId);
+        queue.Ring.TryAdd([header], [memory.Allocate(nameBytes), memory.Allocate(1)], token: 2);
+        queue.Submit();
+        uint token = 0;
+        await Eventually.TrueAsync(() => queue.Ring.TryCollect(out token, out _), "the name");
+        Assert.Equal(2u, token);
     }
 }

@@ -1,4 +1,5 @@
 // Who listens: the back-end as client, the load generator as listener, and both through each other's ends.
+using Outboard.Tests.VhostUser;
 using Xunit;
 
 namespace Outboard.Tests.Cli;
@@ -40,7 +41,8 @@ public sealed class DirectionTests : IDisposable
         await backend.ListensAsync(SocketPath);
         await using OutboardProcess load = OutboardProcess.Start(
             "bench", "block", $"--socket-path={SocketPath}", "--verify", "--duration=2", "--reconnect=60", "--json");
-        await Task.Delay(500, TestContext.Current.CancellationToken);
+        await Eventually.TrueAsync(
+            () => File.ReadAllBytes(image).AsSpan().ContainsAnyExcept((byte)0), "the load writes to the disk");
         backend.Signal("KILL");
         await backend.EndAsync();
         await backend.DisposeAsync();

@@ -1,6 +1,8 @@
 // "outboard nvme" as a program: what it refuses, and that a driver finds what it was told.
 using Outboard.Devices.Nvme.Driver;
 using Outboard.Devices.Nvme.Spec;
+using Outboard.Tests.Devices.Nvme;
+using Outboard.Tests.VfioUser.Client;
 using Outboard.VfioUser.Client;
 using Outboard.Virtio.Queue.Driver;
 using Xunit;
@@ -42,6 +44,50 @@ public sealed class NvmeCommandTests : IDisposable
         Assert.Equal(0, (await server.EndAsync()).ExitCode);
     }
 
+    /// <summary>Two processes on one image, which each of them locks while the guest is there.</summary>
+    [Fact]
+    public async Task A_guest_goes_from_one_process_to_another()
+    {
+        string image = MakeFile("image", 1 << 20);
+        string[] sockets = [_folder["here"], _folder["there"]];
+        await using OutboardProcess here = OutboardProcess.Start(
+            "nvme", $"--vfio-user-socket={sockets[0]}", $"--blk-file={image}", "--num-queues=2", "--quiet");
+        await here.ListensAsync(sockets[0]);
+        await using OutboardProcess there = OutboardProcess.Start(
+            "nvme", $"--vfio-user-socket={sockets[1]}", $"--blk-file={image}", "--num-queues=2", "--quiet",
+            "--incoming");
+        await there.ListensAsync(sockets[1]);
+        CancellationToken cancellation = TestContext.Current.CancellationToken;
+        using DriverMemory memory = new(4 << 20);
+        await using (VfioUserClient source = await VfioUserClient.ConnectAsync(sockets[0]))
+        await using (VfioUserClient target = await VfioUserClient.ConnectAsync(sockets[1]))
+        {
+            await source.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, cancellation);
+            await target.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, cancellation);
+            using NvmeDriver driver = await NvmeDriver.StartAsync(source, memory, cancellation: cancellation);
+            NvmeDriverQueue queue = await driver.CreateQueueAsync(1, 16, true, cancellation);
+            DriverBuffer written = memory.Allocate(4096, 4096), found = memory.Allocate(4096, 4096);
+            Random.Shared.NextBytes(written.Span);
+            Assert.True(queue.TryWrite(1, 1, 8, 8, written));
+            queue.Submit();
+            Assert.Equal(0, (await NvmeRig.CollectAsync(queue, 1))[0].Status);
+
+            List<byte> stream = await MigrationStream.LeaveAsync(source);
+            await driver.FollowAsync(target, cancellation);
+            await MigrationStream.ArriveAsync(target, stream);
+            Assert.True(queue.TryRead(2, 1, 8, 8, found));
+            queue.Submit();
+            Assert.Equal(0, (await NvmeRig.CollectAsync(queue, 1))[0].Status);
+            Assert.True(found.Span.SequenceEqual(written.Span));
+        }
+
+        foreach (OutboardProcess process in (OutboardProcess[])[here, there])
+        {
+            process.Signal("TERM");
+            Assert.Equal(0, (await process.EndAsync()).ExitCode);
+        }
+    }
+
     [Fact]
     public async Task What_cannot_be_served_is_told()
     {
@@ -52,6 +98,9 @@ public sealed class NvmeCommandTests : IDisposable
             .AssertFailed(2, "exclude");
         (await OutboardProcess.RunAsync("nvme", socket, "--memory-size=1M", "--block-size=1024"))
             .AssertFailed(2, "--block-size");
+        (await OutboardProcess.RunAsync("nvme", socket, "--memory-size=1M", "--incoming")).AssertFailed(2, "no file");
+        (await OutboardProcess.RunAsync("nvme", socket, "--namespace=x", "--incoming", "--no-lock"))
+            .AssertFailed(2, "exclude");
         (await OutboardProcess.RunAsync("nvme", socket, "--namespace=x,colour=red")).AssertFailed(2, "read-only");
         (await OutboardProcess.RunAsync("nvme", socket, "--memory-size=1M", "--serial=123456789012345678901"))
             .AssertFailed(2, "--serial");

@@ -17,8 +17,9 @@ public sealed class ServingTests : IDisposable
     private const long SizeBytes = 1 << 20;
     private const string Size = "--null-size=1M";
 
-    /// <summary>How soon the program must end; the rest is for a loaded machine.</summary>
-    private static readonly TimeSpan s_endLimit = TimeSpan.FromSeconds(1 + 4);
+    /// <summary>How soon the program must end, which is 1 s; the rest is for a loaded machine. What would hold it up
+    /// takes a minute, or for ever.</summary>
+    private static readonly TimeSpan s_endLimit = TimeSpan.FromSeconds(1 + 19);
 
     private readonly TemporaryFolder _folder = new();
 
@@ -66,7 +67,7 @@ public sealed class ServingTests : IDisposable
         await frontend.ShareMemoryAsync(memory, Token);
         using FrontendQueue queue = await frontend.StartQueueAsync(0, 16, memory, cancellation: Token);
         BlockFrontend.SubmitRead(queue, memory);
-        await Task.Delay(200, Token);
+        await BlockFrontend.IdentifyAsync(queue, memory);
 
         Stopwatch watch = Stopwatch.StartNew();
         process.Signal("TERM");

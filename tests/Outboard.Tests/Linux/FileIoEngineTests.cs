@@ -406,7 +406,7 @@ public abstract class FileIoEngineTests
             engine.Release(file);
         }
 
-        Assert.True(SpinWait.SpinUntil(() => other.TryLock(exclusive: true), TimeSpan.FromSeconds(5)));
+        Assert.True(SpinWait.SpinUntil(() => other.TryLock(exclusive: true), TimeSpan.FromSeconds(20)));
     }
 
     [Fact]

@@ -1,6 +1,7 @@
 // What this process has open, as the kernel tells; for tests that must run alone.
 using System.Globalization;
 using Outboard.Linux;
+using Outboard.Tests.VhostUser;
 using Xunit;
 
 namespace Outboard.Tests.Linux;
@@ -23,7 +24,7 @@ internal static class OpenDescriptors
     public static void AssertCount(int expected)
     {
         Assert.True(
-            SpinWait.SpinUntil(() => Count() <= expected, TimeSpan.FromSeconds(5)),
+            SpinWait.SpinUntil(() => Count() <= expected, Eventually.Limit),
             $"{Count()} descriptors are open, {expected} were before");
     }
 

@@ -1,4 +1,5 @@
 // A file that ends with the test, on disk or in memory.
+using Outboard.Linux.Files;
 using Xunit;
 
 namespace Outboard.Tests.Linux;
@@ -23,6 +24,19 @@ internal sealed class TemporaryFile : IDisposable
     {
         Assert.SkipUnless(Directory.Exists("/dev/shm"), "no tmpfs at /dev/shm");
         return new TemporaryFile($"/dev/shm/outboard-{Guid.NewGuid():N}", sizeBytes);
+    }
+
+    /// <summary>Whether somebody has locked it as an image.</summary>
+    public bool IsLocked()
+    {
+        using BlockFile file = BlockFile.Open(Path);
+        bool isFree = file.TryLock(exclusive: true);
+        if (isFree)
+        {
+            file.Unlock();
+        }
+
+        return !isFree;
     }
 
     public void Dispose() => File.Delete(Path);

@@ -1,4 +1,5 @@
 // Streams with descriptors: order, splits, limits, and what becomes of descriptors that nobody takes.
+using System.Net.Sockets;
 using Outboard.Linux;
 using Outboard.Linux.Events;
 using Outboard.Linux.Memory;
@@ -48,6 +49,34 @@ public sealed class UnixSocketTests
         await sending;
         Assert.Equal(sent, received);
         Assert.Empty(descriptors);
+    }
+
+    /// <summary>What ClientRequests relies on: a reply of 32 KiB with its head goes as a whole, or not at all.
+    /// </summary>
+    [Fact]
+    public void Thirty_two_kibibytes_are_taken_as_a_whole_or_not_at_all()
+    {
+        (UnixSocket left, UnixSocket right) = UnixSocket.CreatePair();
+        using UnixSocket receiver = right;
+        using FileDescriptor number = left.DuplicateDescriptor();
+        left.Dispose();
+        using Socket sender = new(new SafeSocketHandle(number.Release(), ownsHandle: true)) { Blocking = false };
+        byte[] message = new byte[(32 << 10) + 64];
+        Random random = new(3);
+        int refusals = 0;
+        for (int round = 0; round < 300; round++)
+        {
+            int sent = sender.Send(message, SocketFlags.None, out SocketError error);
+            Assert.Equal(error == SocketError.Success ? message.Length : 0, Math.Max(sent, 0));
+            if (error != SocketError.Success)
+            {
+                // some room, whatever is in front of it
+                refusals++;
+                _ = receiver.TryReceive(new byte[random.Next(1, 90_000)], []);
+            }
+        }
+
+        Assert.NotEqual(0, refusals);
     }
 
     [Theory]

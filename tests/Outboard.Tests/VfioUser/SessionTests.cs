@@ -16,17 +16,23 @@ namespace Outboard.Tests.VfioUser;
 public sealed class SessionTests : ServerTest
 {
     private const int TimedOut = 110;
+
+    /// <summary>For a device that is stuck, whose answer is waited for.</summary>
+    private static readonly TimeSpan s_shortLimit = TimeSpan.FromSeconds(2);
     private readonly FakeFunction _function = new();
 
     private protected override PciFunction Function => _function;
 
-    /// <summary>Short, so that the tests are; long enough for a busy machine to answer what is not held up.</summary>
-    private protected override VfioUserServerOptions Options => new() { AnswerLimit = TimeSpan.FromSeconds(2) };
+    /// <summary>Long: what is not held up is answered by the device, also on a busy machine.</summary>
+    private TimeSpan _answerLimit = TimeSpan.FromSeconds(20);
+
+    private protected override VfioUserServerOptions Options => new() { AnswerLimit = _answerLimit };
 
     [Fact]
     public async Task A_device_that_is_stuck_is_answered_for_and_nothing_comes_late()
     {
         TaskCompletionSource hold = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _answerLimit = s_shortLimit;
         using WireClient client = await ConnectNegotiatedAsync();
         _function.Hold = hold.Task;
         ushort posted = await client.SendAsync(
@@ -48,11 +54,23 @@ public sealed class SessionTests : ServerTest
     public async Task A_write_that_takes_long_is_answered_once()
     {
         TaskCompletionSource hold = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        _answerLimit = s_shortLimit;
         using WireClient client = await ConnectNegotiatedAsync();
         _function.Hold = hold.Task;
         ushort write = await client.SendAsync(VfioUserCommand.RegionWrite, WireClient.Write(0, 0, [1]));
         await client.FailureAsync(TimedOut, VfioUserCommand.RegionWrite, write);
         hold.SetResult();
+        await client.ExpectServedAsync();
+    }
+
+    /// <summary>Whatever it is that this host does not give a device, the connection is not to blame.</summary>
+    [Fact]
+    public async Task A_device_that_fails_fails_one_command()
+    {
+        using WireClient client = await ConnectNegotiatedAsync();
+        _function.Hold = Task.FromException(new IOException("no space"));
+        await client.RefusedAsync(Errno.InputOutput, VfioUserCommand.RegionWrite, WireClient.Write(0, 0, [1]));
+        _function.Hold = Task.CompletedTask;
         await client.ExpectServedAsync();
     }
 

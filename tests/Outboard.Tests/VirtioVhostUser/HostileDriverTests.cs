@@ -11,7 +11,7 @@ public class HostileDriverTests : DeviceTest
     private static readonly byte[] s_none = [];
 
     [Theory]
-    [InlineData(4U)]
+    [InlineData(8U)]
     [InlineData(0x80000001U)]
     public async Task Unknown_bits_of_the_status(uint status)
     {

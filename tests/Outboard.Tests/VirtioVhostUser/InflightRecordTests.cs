@@ -39,6 +39,29 @@ public sealed class InflightRecordTests : DeviceTest
         Assert.Equal(1, Rig.Device.Windows.Count);
     }
 
+    /// <summary>A front-end that does not wait: each reply has the record that it asked for.</summary>
+    [Fact]
+    public async Task Records_that_are_asked_for_at_once_are_told_apart()
+    {
+        using WirePeer peer = await NegotiateAsync();
+        List<InflightPayload> offered = [];
+        foreach (ushort size in (ushort[])[1024, 64])
+        {
+            InflightPayload wanted = new(0, 0, 2, size, 0);
+            await peer.SendAsync(FrontendRequest.GetInflightFd, WirePeer.NoReply, WirePeer.Bytes(wanted));
+            DriverFrame asked = await Driver.ReceiveAsync(FrontendRequest.GetInflightFd);
+            offered.Add(MemoryMarshal.Read<InflightPayload>(asked.Payload.Span));
+        }
+
+        foreach (InflightPayload record in offered)
+        {
+            Driver.Reply(FrontendRequest.GetInflightFd, record);
+            WireMessage reply = await peer.ReplyWithAsync(FrontendRequest.GetInflightFd, 1);
+            using FileSharedMemory memory = new(reply.Descriptors[0]);
+            Assert.Equal(record.MmapSizeBytes, memory.SizeBytes);
+        }
+    }
+
     [Theory]
     [InlineData(0, 64)]
     [InlineData(5, 64)]

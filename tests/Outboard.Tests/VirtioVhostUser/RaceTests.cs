@@ -3,7 +3,6 @@
 using Outboard.Linux.Events;
 using Outboard.Tests.VhostUser;
 using Outboard.VhostUser.Protocol;
-using Outboard.Virtio;
 using Outboard.Virtio.Queue.Driver;
 using Outboard.VirtioVhostUser.Channel;
 using Outboard.VirtioVhostUser.Device;
@@ -199,18 +198,11 @@ public class RaceTests : DeviceTest
         using DriverMemory one = new(1 << 16);
         using DriverMemory other = new(1 << 16, 0x2_0000_0000);
         using WirePeer first = await NegotiateAsync();
-        SharedRegionHost regions = Rig.Device.SharedRegionHost!;
-        SlowRegions slow = new(regions);
-        Rig.Device.SharedRegionHost = slow;
-        byte[] table =
-        [
-            .. WirePeer.Bytes(new MemoryTablePayload(2, 0)),
-            .. WirePeer.Bytes(RawRing.Describe(one).Region),
-            .. WirePeer.Bytes(RawRing.Describe(other).Region),
-        ];
+        SlowRegions slow = SlowDown(mappings: 1);
         await first.SendAsync(
-            FrontendRequest.SetMemTable, WirePeer.NeedReply, table, one.File.Descriptor, other.File.Descriptor);
-        await slow.Begun.WaitAsync(Eventually.Limit, TestContext.Current.CancellationToken);
+            FrontendRequest.SetMemTable, WirePeer.NeedReply, RawRing.Table(one, other),
+            one.File.Descriptor, other.File.Descriptor);
+        await slow.BegunAsync();
         await Driver.WriteStatusAsync(0);
         await Driver.ArmAsync();
         slow.GoOn();
@@ -218,7 +210,6 @@ public class RaceTests : DeviceTest
         using WirePeer second = await Rig.ConnectAsync();
         await Driver.ExpectStatusAsync(Connected);
         Assert.Equal(0, Rig.Device.Windows.Count);
-        Rig.Device.SharedRegionHost = regions;
     }
 
     [Fact]

@@ -2,7 +2,6 @@
 using System.Buffers.Binary;
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
-using Outboard.Devices.Block.Driver;
 using Outboard.Tests.VhostUser;
 using Outboard.VhostUser.Frontend;
 using Outboard.VhostUser.Protocol;
@@ -48,8 +47,7 @@ public sealed class ThroughDriverTests
         {
             using MemoryDisk disk = new(8 << 20);
             rig.StartBackend(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
-            byte[] data = new byte[300 << 10];
-            Random.Shared.NextBytes(data);
+            FrontendDisk content = new();
             for (int connection = 0; connection < 3; connection++)
             {
                 await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync(
@@ -57,24 +55,7 @@ public sealed class ThroughDriverTests
                 Assert.Equal(2, frontend.QueueCount);
                 using DriverMemory memory = new(4 << 20);
                 await frontend.ShareMemoryAsync(memory);
-                using FrontendQueue first = await frontend.StartQueueAsync(0, 64, memory);
-                using FrontendQueue second = await frontend.StartQueueAsync(1, 64, memory);
-                BlockDriver writer = new(first, 4, 64 << 10);
-                BlockDriver reader = new(second, 4, 64 << 10);
-                byte[] found = new byte[data.Length];
-                if (connection > 0)
-                {
-                    reader.Read(4096, found);
-                    Assert.Equal(data, found);
-                }
-
-                Random.Shared.NextBytes(data);
-                writer.Write(4096, data);
-                writer.Flush();
-                reader.Read(4096, found);
-                Assert.Equal(data, found);
-                await frontend.StopQueueAsync(first);
-                await frontend.StopQueueAsync(second);
+                await content.UseAsync(frontend, memory, memory);
             }
         }
 

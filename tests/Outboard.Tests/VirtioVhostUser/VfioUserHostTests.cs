@@ -2,7 +2,6 @@
 using System.Buffers.Binary;
 using Outboard.Devices.Block;
 using Outboard.Devices.Block.Backends;
-using Outboard.Devices.Block.Driver;
 using Outboard.Pci.Interrupts;
 using Outboard.Tests.VhostUser;
 using Outboard.VfioUser.Client;
@@ -39,8 +38,7 @@ public sealed class VfioUserHostTests
         {
             using MemoryDisk disk = new(8 << 20);
             await rig.StartBackendAsync(new BlockDevice(disk, new BlockDeviceOptions { QueueCount = 2 }));
-            byte[] data = new byte[300 << 10];
-            Random.Shared.NextBytes(data);
+            FrontendDisk content = new();
             for (int connection = 0; connection < 3; connection++)
             {
                 await using VhostUserFrontend frontend = await rig.ConnectFrontendAsync(
@@ -50,24 +48,7 @@ public sealed class VfioUserHostTests
                 DriverMemory high = rig.Memory(32 << 20, 8 << 20, High);
                 DriverMemory low = rig.Memory(4 << 20, 8 << 20, Low);
                 await frontend.SetMemTableAsync([high, low], Cancellation);
-                using FrontendQueue first = await frontend.StartQueueAsync(0, 64, low);
-                using FrontendQueue second = await frontend.StartQueueAsync(1, 64, high);
-                BlockDriver writer = new(first, 4, 64 << 10);
-                BlockDriver reader = new(second, 4, 64 << 10);
-                byte[] found = new byte[data.Length];
-                if (connection > 0)
-                {
-                    reader.Read(4096, found);
-                    Assert.Equal(data, found);
-                }
-
-                Random.Shared.NextBytes(data);
-                writer.Write(4096, data);
-                writer.Flush();
-                reader.Read(4096, found);
-                Assert.Equal(data, found);
-                await frontend.StopQueueAsync(first);
-                await frontend.StopQueueAsync(second);
+                await content.UseAsync(frontend, low, high);
             }
         }
 
@@ -246,6 +227,27 @@ public sealed class VfioUserHostTests
         }
 
         await using PciAccess next = await rig.ConnectDriverAsync();
+        await next.WriteStatusAsync(VirtioVhostUserSpec.BackendUp, Cancellation);
+        Assert.Equal(VirtioVhostUserSpec.BackendUp, await next.ReadStatusAsync(Cancellation));
+    }
+
+    /// <summary>A machine has stopped the device, and nobody has reset it.</summary>
+    [Fact]
+    public async Task A_device_that_a_killed_driver_left_is_taken_over()
+    {
+        await using VfioUserRig rig = await VfioUserRig.StartAsync();
+        await using VfioUserClient client = await rig.ConnectClientAsync();
+        using DriverMemory memory = new(2 << 20);
+        await client.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, Cancellation);
+        using (VirtioPciDriver killed = await VirtioPciDriver.StartAsync(client, cancellation: Cancellation))
+        {
+            await killed.StartQueueAsync(0, 32, memory, Cancellation);
+            Assert.Equal(
+                VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk,
+                await killed.GetStatusAsync(Cancellation));
+        }
+
+        await using PciAccess next = await PciAccess.StartAsync(client, memory, cancellation: Cancellation);
         await next.WriteStatusAsync(VirtioVhostUserSpec.BackendUp, Cancellation);
         Assert.Equal(VirtioVhostUserSpec.BackendUp, await next.ReadStatusAsync(Cancellation));
     }

@@ -2,7 +2,9 @@
 // from tests of the engine run all of them once more; the rest is what the adapter has of its own: registers, windows
 // in BARs, vectors, a client that goes away.
 using System.Buffers.Binary;
+using Outboard.Linux;
 using Outboard.Linux.Events;
+using Outboard.Linux.Memory;
 using Outboard.Memory;
 using Outboard.Pci.Driver;
 using Outboard.Pci.Interrupts;
@@ -13,6 +15,7 @@ using Outboard.VfioUser.Client;
 using Outboard.VhostUser.Protocol;
 using Outboard.Virtio;
 using Outboard.Virtio.Queue.Driver;
+using Outboard.VirtioVhostUser.Channel;
 using Outboard.VirtioVhostUser.Protocol;
 using Outboard.VirtioVhostUser.VhostPci;
 using Xunit;
@@ -30,6 +33,11 @@ public sealed class VhostPciHostileDriverTests : HostileDriverTests
 }
 
 public sealed class VhostPciRaceTests : RaceTests
+{
+    private protected override bool IsVhostPci => true;
+}
+
+public sealed class VhostPciEndedSessionTests : EndedSessionTests
 {
     private protected override bool IsVhostPci => true;
 }
@@ -107,6 +115,29 @@ public sealed class VhostPciTests : DeviceTest
             await Handle.ReadAsync(VhostPciSpec.MemoryBar, offset, found.AsMemory(0, 8), Token);
             Assert.Equal(new byte[8], found[..8]);
         }
+    }
+
+    [Fact]
+    public async Task Memory_that_its_owner_truncates_reads_as_zero()
+    {
+        using FileDescriptor file = MemFd.CreateUnsealed("truncated", 1 << 16);
+        using FileDescriptor other = file.Duplicate();
+        using FileSharedMemory memory = new(other);
+        using (MemoryMapping mapping = memory.Map(0, 1 << 16))
+        {
+            mapping.Segment.Span.Fill(0x5A);
+        }
+
+        using WirePeer peer = await NegotiateAsync();
+        SingleMemoryRegionPayload region = new(0, new MemoryRegionPayload(0, 1 << 16, 0x10000, 0));
+        await PassAsync(peer, FrontendRequest.AddMemReg, WirePeer.Bytes(region), file);
+        byte[] found = new byte[4];
+        await Handle.ReadAsync(VhostPciSpec.MemoryBar, 0, found, Token);
+        Assert.Equal([0x5A, 0x5A, 0x5A, 0x5A], found);
+        MemFd.Resize(file, 0);
+        await Handle.ReadAsync(VhostPciSpec.MemoryBar, 4096, found, Token);
+        Assert.Equal(new byte[4], found);
+        await Handle.WriteAsync(VhostPciSpec.MemoryBar, 8192, found, Token);
     }
 
     [Fact]
@@ -272,6 +303,27 @@ public sealed class VhostPciTests : DeviceTest
             await driver.ReceiveAsync(FrontendRequest.SetVringKick);
             kick.Signal();
             Assert.NotEqual(0UL, driver.KickOf(3).Wait(5000));
+        }
+
+        await Rig.RestartDriverAsync();
+    }
+
+    [Fact]
+    public async Task An_adapter_that_is_lost_ends_the_source()
+    {
+        await Rig.Access.DisposeAsync();
+        await Handle.DisposeAsync();
+        await using (ServedFunction served = new(Rig.Adapter!))
+        await using (VfioUserClient client = await VfioUserClient.ConnectAsync(served.Path))
+        {
+            using DriverMemory memory = new(4 << 20, 0x4000_0000);
+            await client.MapAsync(memory.GuestAddress, memory.File, 0, memory.SizeBytes, Token);
+            using VirtioVhostUserSource source = new(
+                await VhostPciAccess.StartAsync(client, memory, cancellation: Token), Rig.Log);
+            Task waiting = source.NextAsync(Timeout.InfiniteTimeSpan, Token);
+            await served.StopAsync();
+            await Assert.ThrowsAnyAsync<Exception>(() => waiting.WaitAsync(Eventually.Limit, Token));
+            served.Start();
         }
 
         await Rig.RestartDriverAsync();

@@ -32,6 +32,9 @@ internal sealed class NvmeOptionSet
 
     private readonly SwitchOption _direct = new("--direct", "Bypass the page cache (O_DIRECT).");
 
+    private readonly SwitchOption _incoming = new(
+        "--incoming", "A guest will arrive by live migration: lock the files when it does, not before.");
+
     private readonly SwitchOption _noLock = new(
         "--no-lock", "Do not lock the files. Two guests that write at the same time destroy what is in one.");
 
@@ -76,7 +79,7 @@ internal sealed class NvmeOptionSet
         Option[] all =
         [
             _socket, _file, _memory, _null, _namespaces,
-            _readOnly, _direct, _noLock, _serial, _model, _blockSize, _writeCache, _noWriteCache,
+            _readOnly, _direct, _incoming, _noLock, _serial, _model, _blockSize, _writeCache, _noWriteCache,
             _queues, _queueSize, .. _threads.All, _engine, _watchSize, _noMsix, _noShadow,
             .. _log.All,
         ];
@@ -89,6 +92,7 @@ internal sealed class NvmeOptionSet
     public NvmeSettings Read(ParseResult result)
     {
         SwitchOption.RefuseBoth(result, _writeCache, _noWriteCache);
+        SwitchOption.RefuseBoth(result, _incoming, _noLock);
         return new NvmeSettings
         {
             SocketPath = _socket.Read(result)
@@ -99,6 +103,7 @@ internal sealed class NvmeOptionSet
             Namespaces = _namespaces.Read(result),
             IsReadOnly = _readOnly.Read(result),
             IsDirect = _direct.Read(result),
+            IsIncoming = _incoming.Read(result),
             IsUnlocked = _noLock.Read(result),
             Serial = _serial.Read(result),
             Model = _model.Read(result),

@@ -31,6 +31,8 @@ internal sealed record NvmeSettings
 
     public bool IsDirect { get; init; }
 
+    public bool IsIncoming { get; init; }
+
     public bool IsUnlocked { get; init; }
 
     public string? Serial { get; init; }
@@ -77,6 +79,13 @@ internal sealed record NvmeSettings
         {
             throw new CommandLineException(
                 $"--namespace: {storages + Namespaces.Count} in all: give at most {NvmeController.MaxNamespaces}");
+        }
+
+        if ((IsIncoming || IsUnlocked) && FilePath is null && Namespaces.Count == 0)
+        {
+            string option = IsIncoming ? "--incoming" : "--no-lock";
+            throw new CommandLineException(
+                $"{option}: there is no file; leave it out, or give --blk-file=PATH or --namespace=PATH");
         }
 
         if (BlockSize is not (0 or 512 or 4096))
@@ -151,7 +160,8 @@ internal sealed record NvmeSettings
         }
     }
 
-    private FileDisk OpenFile(string path, bool readOnly) => FileDisk.Open(path, readOnly, IsDirect, !IsUnlocked);
+    private FileDisk OpenFile(string path, bool readOnly) =>
+        FileDisk.Open(path, readOnly, IsDirect, !IsUnlocked, IsIncoming);
 
     /// <summary>
     /// A serial number of one's own: two controllers of a guest must differ, and one that is started again must not.

@@ -87,7 +87,7 @@ public abstract class Disk : IDisposable
     /// <exception cref="IOException">Somebody does.</exception>
     public virtual Task AcquireAsync() => Task.CompletedTask;
 
-    /// <summary>Lets go of the storage, whose every completed write was flushed. No queue is open.</summary>
+    /// <summary>Lets go of the storage, whose every completed write was flushed. Nothing is in flight.</summary>
     public virtual void Release()
     {
     }

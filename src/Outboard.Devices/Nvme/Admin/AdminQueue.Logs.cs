@@ -15,8 +15,6 @@ internal sealed partial class AdminQueue
     /// <summary>The unit of the data that was read and written.</summary>
     private const long DataUnitBytes = 512_000;
 
-    private readonly DateTime _started = DateTime.UtcNow;
-
     private Task<(NvmeStatus Status, uint Result)> GetLogPageAsync(NvmeCommand command)
     {
         NvmeLogPage page = (NvmeLogPage)(byte)command.Word10;
@@ -89,7 +87,7 @@ internal sealed partial class AdminQueue
         Put64(data, 64, (ulong)sum.Reads);
         Put64(data, 80, (ulong)sum.Writes);
         Put64(data, 112, 1); // power cycles
-        Put64(data, 128, (ulong)(DateTime.UtcNow - _started).TotalHours);
+        Put64(data, 128, (ulong)_controller.PoweredOn.TotalHours);
         Put64(data, 160, (ulong)sum.MediaErrors);
         Put64(data, 176, _controller.Errors.Count);
         return data;

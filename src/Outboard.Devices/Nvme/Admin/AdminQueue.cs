@@ -96,9 +96,10 @@ internal sealed partial class AdminQueue
     }
 
     /// <summary>Where the queues stand, while <see cref="LockAsync"/> holds them.</summary>
+    /// <remarks>A doorbell that cannot be, and that nobody has looked at yet, is none.</remarks>
     internal AdminPosition Position => new(
-        Volatile.Read(ref _submissionRegister), Volatile.Read(ref _completionRegister), _head, _tail, _taken, _phase,
-        [.. _eventRequests], _features.SaveAll());
+        Volatile.Read(ref _submissionRegister), IsTakenBeyond(out uint register) ? _taken : register, _head, _tail,
+        _taken, _phase, [.. _eventRequests], _features.SaveAll());
 
     /// <summary>Waits for the command under way, and begins no other until the result is disposed.</summary>
     internal async ValueTask<IDisposable> LockAsync()
@@ -146,9 +147,7 @@ internal sealed partial class AdminQueue
 
     private bool HasRoom()
     {
-        uint register = Volatile.Read(ref _completionRegister);
-        uint used = Distance(_taken, _tail);
-        if (Distance(_taken, register) > used)
+        if (IsTakenBeyond(out uint register))
         {
             _controller.Raise(NvmeEvent.InvalidDoorbellValue);
             Volatile.Write(ref _completionRegister, _taken);
@@ -159,6 +158,13 @@ internal sealed partial class AdminQueue
         }
 
         return Distance(_taken, _tail) < _completionSize - 1;
+    }
+
+    /// <summary>Whether the driver says that it took more than there is.</summary>
+    private bool IsTakenBeyond(out uint register)
+    {
+        register = Volatile.Read(ref _completionRegister);
+        return Distance(_taken, register) > Distance(_taken, _tail);
     }
 
     private uint Distance(uint from, uint to) => to >= from ? to - from : to + _completionSize - from;

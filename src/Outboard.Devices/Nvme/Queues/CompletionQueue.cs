@@ -37,7 +37,10 @@ internal sealed class CompletionQueue
     private uint _headRegister;
     private uint _badHead = uint.MaxValue;
     private bool _wantsHead;
+
+    /// <summary>Whether it has just come from another process, so that a doorbell in memory is right.</summary>
     private bool _hasMoved;
+    private TaskCompletionSource? _ending;
 
     internal CompletionQueue(
         NvmeWorker worker, int id, uint size, ulong address, int vector, bool hasInterrupts)
@@ -67,9 +70,10 @@ internal sealed class CompletionQueue
     internal bool IsBusy => _isWriting || (_unwritten.Count > 0 && !_isBroken);
 
     /// <summary>Where the queue stands, while its worker is halted; or where it stood in another process.</summary>
+    /// <remarks>The register stays where it was while the driver keeps its doorbells in memory.</remarks>
     internal (uint Tail, uint Head, uint HeadRegister, uint Phase) Position
     {
-        get => (_tail, _head, _headRegister, _phase);
+        get => (_tail, _head, _worker.Shadow.IsOn ? _head : _headRegister, _phase);
         set
         {
             (_tail, _head, _headRegister) = (value.Tail, value.Head, value.HeadRegister);
@@ -177,6 +181,7 @@ internal sealed class CompletionQueue
             _worker.Shadow.Set(DoorbellIndex, _head);
         }
 
+        _hasMoved = false;
         Shun();
     }
 
@@ -206,7 +211,7 @@ internal sealed class CompletionQueue
     /// <returns>Whether anything was done.</returns>
     internal bool Flush()
     {
-        if (_unwritten.Count > 0 && !_isWriting && !_isBroken)
+        if (_unwritten.Count > 0 && !_isWriting && !_isBroken && _ending is null)
         {
             if (_isMapped)
             {
@@ -217,11 +222,11 @@ internal sealed class CompletionQueue
             }
             else
             {
-                _ = WriteByMessagesAsync();
+                _worker.Observe(WriteByMessagesAsync());
             }
         }
 
-        if (!_worker.UsesVectors && _worker.Shadow.IsOn)
+        if (_worker is { UsesVectors: false, Shadow.IsOn: true, HoldsStill: false })
         {
             ReadHeadArmed();
         }
@@ -259,6 +264,22 @@ internal sealed class CompletionQueue
         _worker.Controller.UpdatePin();
     }
 
+    /// <summary>Begins to end: nothing more is written.</summary>
+    internal void BeginEnd(TaskCompletionSource ended) => _ending = ended;
+
+    /// <summary>Looks whether the queue can end now: an entry that is being written is waited for.</summary>
+    /// <returns>Whether it has ended.</returns>
+    internal bool TryEnd()
+    {
+        if (_ending is null || _isWriting)
+        {
+            return false;
+        }
+
+        _ending.SetResult();
+        return true;
+    }
+
     private void Write(in NvmeCompletion completion)
     {
         uint at = _tail * NvmeCompletion.Bytes;
@@ -283,26 +304,31 @@ internal sealed class CompletionQueue
     private async Task WriteByMessagesAsync()
     {
         _isWriting = true;
-        while (!_isMapped && _unwritten.TryPeek(out NvmeCompletion completion))
+        try
         {
-            completion.PhaseAndStatus |= _phase;
-            MemoryMarshal.Write(_entry, completion);
-            ulong at = _address + (_tail * NvmeCompletion.Bytes);
-            Volatile.Write(ref _limit, Next);
-            if (!await _worker.TryWriteGuestAsync(at, _entry).ConfigureAwait(false))
+            while (!_isMapped && _ending is null && _unwritten.TryPeek(out NvmeCompletion completion))
             {
-                // The client is going, or the memory is not there: this waits until memory changes.
-                _isBroken = true;
-                Volatile.Write(ref _limit, _tail);
-                _worker.OnRingUnreachable(at);
-                break;
+                completion.PhaseAndStatus |= _phase;
+                MemoryMarshal.Write(_entry, completion);
+                ulong at = _address + (_tail * NvmeCompletion.Bytes);
+                Volatile.Write(ref _limit, Next);
+                if (!await _worker.TryWriteGuestAsync(at, _entry).ConfigureAwait(false))
+                {
+                    // The client is going, or the memory is not there: this waits until memory changes.
+                    _isBroken = true;
+                    Volatile.Write(ref _limit, _tail);
+                    _worker.OnRingUnreachable(at);
+                    break;
+                }
+
+                _unwritten.Dequeue();
+                Advance();
             }
-
-            _unwritten.Dequeue();
-            Advance();
         }
-
-        _isWriting = false;
+        finally
+        {
+            _isWriting = false;
+        }
     }
 
     private uint Distance(uint from, uint to) => to >= from ? to - from : to + Size - from;

@@ -29,9 +29,13 @@ internal sealed class DiskChannel : IoContext, IDisposable
 
     public override FileIoEngine Files => _worker.Files;
 
+    /// <remarks>
+    /// Commands of a queue that is reset are ended without their disk, while the queue may still wait for messages:
+    /// what was kept for later would be the end of a command that has had one.
+    /// </remarks>
     public override void Post(Action action) => _worker.Post(() =>
     {
-        if (!_owner.IsStopped)
+        if (!_owner.IsStopped && !_owner.IsDiscarding)
         {
             action();
         }

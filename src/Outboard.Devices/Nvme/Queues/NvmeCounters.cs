@@ -41,6 +41,22 @@ internal sealed class NvmeCounters
         }
     }
 
+    /// <summary>Values of <see cref="Save"/>.</summary>
+    internal const int SavedValues = 5;
+
+    /// <summary>For another process: reads, writes, bytes read, bytes written, media errors.</summary>
+    internal long[] Save() => [Reads, Writes, BytesRead, BytesWritten, MediaErrors];
+
+    /// <summary>Takes over what another process had counted.</summary>
+    internal void Load(ReadOnlySpan<long> saved)
+    {
+        Volatile.Write(ref _reads, saved[0]);
+        Volatile.Write(ref _writes, saved[1]);
+        Volatile.Write(ref _bytesRead, saved[2]);
+        Volatile.Write(ref _bytesWritten, saved[3]);
+        Volatile.Write(ref _mediaErrors, saved[4]);
+    }
+
     /// <summary>Adds another queue's counts: of one that ends.</summary>
     internal void Add(NvmeCounters other)
     {

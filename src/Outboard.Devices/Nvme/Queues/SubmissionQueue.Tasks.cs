@@ -69,15 +69,23 @@ internal sealed partial class SubmissionQueue
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask RunAsync(IoTask task)
     {
-        NvmeStatus status = (NvmeIoOpcode)task.Command.Opcode switch
+        NvmeStatus status = NvmeStatus.InternalError;
+        try
         {
-            NvmeIoOpcode.Flush => await FlushAllAsync(task).ConfigureAwait(false),
-            NvmeIoOpcode.DatasetManagement => await ManageAsync(task).ConfigureAwait(false),
-            NvmeIoOpcode.Compare => await CompareAsync(task).ConfigureAwait(false),
-            NvmeIoOpcode.Write => await WriteAsync(task).ConfigureAwait(false),
-            _ => await ReadAsync(task).ConfigureAwait(false),
-        };
-        End(task, status);
+            status = (NvmeIoOpcode)task.Command.Opcode switch
+            {
+                NvmeIoOpcode.Flush => await FlushAllAsync(task).ConfigureAwait(false),
+                NvmeIoOpcode.DatasetManagement => await ManageAsync(task).ConfigureAwait(false),
+                NvmeIoOpcode.Compare => await CompareAsync(task).ConfigureAwait(false),
+                NvmeIoOpcode.Write => await WriteAsync(task).ConfigureAwait(false),
+                _ => await ReadAsync(task).ConfigureAwait(false),
+            };
+        }
+        finally
+        {
+            // Also after a bug of ours, which stops this thread's queues: a reset waits for tasks.
+            End(task, status);
+        }
     }
 
     private void End(IoTask task, NvmeStatus status)

@@ -43,6 +43,8 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     private uint _tailRegister;
     private int _freeCount;
     private int _hint;
+
+    /// <summary>Whether it has just come from another process, so that a doorbell in memory is right.</summary>
     private bool _hasMoved;
 
     internal SubmissionQueue(NvmeWorker worker, CompletionQueue completions, int id, uint size, ulong address)
@@ -83,9 +85,13 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     /// <summary>Whether commands are in flight, or being fetched.</summary>
     internal bool IsBusy => InFlight > 0 || _isFetching;
 
-    internal ulong Address => _address;
+    /// <summary>Whether entries are being fetched by a message.</summary>
+    internal bool IsFetching => _isFetching;
 
-    private int InFlight => _slots.Length - _freeCount;
+    /// <summary>Commands that were taken and are not completed.</summary>
+    internal int InFlight => _slots.Length - _freeCount;
+
+    internal ulong Address => _address;
 
     private int DoorbellIndex => Id * 2;
 
@@ -132,7 +138,7 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         {
             if (!_isFetching && !_isBroken)
             {
-                _ = FetchByMessagesAsync();
+                _worker.Observe(FetchByMessagesAsync());
             }
 
             return 0;
@@ -191,6 +197,8 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
         {
             _worker.Shadow.Set(DoorbellIndex, _tail);
         }
+
+        _hasMoved = false;
     }
 
     internal void Retry()
@@ -257,28 +265,35 @@ internal sealed partial class SubmissionQueue : IDiskQueueOwner, IDisposable
     private async Task FetchByMessagesAsync()
     {
         _isFetching = true;
-        while (!_isMapped && !IsStopping && !_worker.IsPaused && ReadTail() is var tail && tail != _head
-            && HasSlot && _completions.TryReserve())
+        try
         {
-            _completions.Unreserve();
-            int count = (int)Math.Min((tail > _head ? tail : Size) - _head, FetchEntries);
-            byte[] entries = new byte[count * NvmeCommand.Bytes];
-            ulong at = _address + (_head * NvmeCommand.Bytes);
-            if (!await _worker.TryReadGuestAsync(at, entries).ConfigureAwait(false))
+            while (!_isMapped && !IsStopping && !_worker.IsPaused && ReadTail() is var tail && tail != _head
+                && HasSlot && _completions.HasRoom())
             {
-                _isBroken = true;
-                _worker.OnRingUnreachable(at);
-                break;
-            }
+                uint head = _head;
+                int count = (int)Math.Min((tail > head ? tail : Size) - head, FetchEntries);
+                byte[] entries = new byte[count * NvmeCommand.Bytes];
+                ulong at = _address + (head * NvmeCommand.Bytes);
+                if (!await _worker.TryReadGuestAsync(at, entries).ConfigureAwait(false))
+                {
+                    _isBroken = true;
+                    _worker.OnRingUnreachable(at);
+                    break;
+                }
 
-            for (int i = 0; i < count && !IsStopping && !_worker.IsPaused && HasSlot && _completions.TryReserve(); i++)
-            {
-                Begin(System.Runtime.InteropServices.MemoryMarshal.Read<NvmeCommand>(
-                    entries.AsSpan(i * NvmeCommand.Bytes)));
+                // Commands that were mapped meanwhile have been taken already.
+                for (int i = 0; i < count && _head == head + i && !IsStopping && !_worker.IsPaused && HasSlot
+                    && _completions.TryReserve(); i++)
+                {
+                    Begin(System.Runtime.InteropServices.MemoryMarshal.Read<NvmeCommand>(
+                        entries.AsSpan(i * NvmeCommand.Bytes)));
+                }
             }
         }
-
-        _isFetching = false;
+        finally
+        {
+            _isFetching = false;
+        }
     }
 
     /// <summary>Begins the command at the head.</summary>

@@ -410,7 +410,8 @@ public sealed partial class RelayedDevice : VirtioDevice, IAsyncDisposable
     {
         try
         {
-            await RefreshConfigAsync(Frontend).ConfigureAwait(false);
+            // In turn: what was read later is not overwritten by what was read before.
+            await CallAsync(RefreshConfigAsync).ConfigureAwait(false);
             NotifyConfigChanged();
         }
         catch (Exception error) when (error is ProtocolException or IOException or ObjectDisposedException)

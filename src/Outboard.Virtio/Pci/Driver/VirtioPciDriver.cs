@@ -64,11 +64,17 @@ public sealed partial class VirtioPciDriver : IDisposable
     /// <exception cref="InvalidDataException">It is no modern virtio device, or it refuses the features.</exception>
     public static Task<VirtioPciDriver> StartAsync(
         PciHandle device, ulong wanted = ulong.MaxValue, CancellationToken cancellation = default) =>
-        StartAsync(device, _ => wanted, cancellation);
+        StartAsync(device, _ => wanted, null, cancellation);
 
-    /// <summary>As the other one, with features that are chosen once the device's parts are known.</summary>
+    /// <summary>As the other one, once the device's parts are known.</summary>
+    /// <param name="device">The function.</param>
+    /// <param name="choose">Chooses features.</param>
+    /// <param name="before">Done before the reset, while the device is as it was left; null for nothing.</param>
+    /// <param name="cancellation">Gives up waiting.</param>
+    /// <exception cref="InvalidDataException">It is no modern virtio device, or it refuses the features.</exception>
     public static async Task<VirtioPciDriver> StartAsync(
-        PciHandle device, Func<VirtioPciDriver, ulong> choose, CancellationToken cancellation = default)
+        PciHandle device, Func<VirtioPciDriver, ulong> choose, Func<VirtioPciDriver, Task>? before = null,
+        CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(device);
         ArgumentNullException.ThrowIfNull(choose);
@@ -76,6 +82,7 @@ public sealed partial class VirtioPciDriver : IDisposable
         try
         {
             await driver.FindPartsAsync(cancellation).ConfigureAwait(false);
+            await (before?.Invoke(driver) ?? Task.CompletedTask).ConfigureAwait(false);
             await driver.NegotiateAsync(choose(driver), cancellation).ConfigureAwait(false);
             return driver;
         }
@@ -154,13 +161,7 @@ public sealed partial class VirtioPciDriver : IDisposable
 
         await WriteAsync(VirtioPciRegister.QueueSize, (ulong)size, 2, cancellation).ConfigureAwait(false);
         await WriteAsync(VirtioPciRegister.QueueVector, (ulong)vector, 2, cancellation).ConfigureAwait(false);
-        await WriteAddressAsync(VirtioPciRegister.QueueDescriptors, ring.Addresses.Descriptors, cancellation)
-            .ConfigureAwait(false);
-        await WriteAddressAsync(VirtioPciRegister.QueueDriver, ring.Addresses.Available, cancellation)
-            .ConfigureAwait(false);
-        await WriteAddressAsync(VirtioPciRegister.QueueDevice, ring.Addresses.Used, cancellation)
-            .ConfigureAwait(false);
-        await WriteAsync(VirtioPciRegister.QueueEnable, 1, 2, cancellation).ConfigureAwait(false);
+        await EnableAsync(ring, cancellation).ConfigureAwait(false);
         return queue;
     }
 
@@ -343,6 +344,18 @@ public sealed partial class VirtioPciDriver : IDisposable
         }
 
         throw new InvalidDataException("the device does not come to the end of its reset");
+    }
+
+    /// <summary>Tells where the selected queue lies, and enables it.</summary>
+    private async Task EnableAsync(DriverQueue ring, CancellationToken cancellation)
+    {
+        await WriteAddressAsync(VirtioPciRegister.QueueDescriptors, ring.Addresses.Descriptors, cancellation)
+            .ConfigureAwait(false);
+        await WriteAddressAsync(VirtioPciRegister.QueueDriver, ring.Addresses.Available, cancellation)
+            .ConfigureAwait(false);
+        await WriteAddressAsync(VirtioPciRegister.QueueDevice, ring.Addresses.Used, cancellation)
+            .ConfigureAwait(false);
+        await WriteAsync(VirtioPciRegister.QueueEnable, 1, 2, cancellation).ConfigureAwait(false);
     }
 
     private async Task WriteAddressAsync(int register, ulong address, CancellationToken cancellation)

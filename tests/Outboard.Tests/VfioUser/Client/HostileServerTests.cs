@@ -10,7 +10,10 @@ public sealed class HostileServerTests : IAsyncLifetime
 {
     private readonly List<Task> _running = [];
 
-    private static readonly VfioUserClientOptions s_impatient = new() { AnswerLimit = TimeSpan.FromMilliseconds(200) };
+    /// <summary>For a server that is silent on purpose; it still has to be there in time for the negotiation.</summary>
+    private static readonly VfioUserClientOptions s_impatient = new() { AnswerLimit = TimeSpan.FromSeconds(1) };
+
+    private static readonly VfioUserClientOptions s_patient = new() { AnswerLimit = TimeSpan.FromSeconds(20) };
 
     private static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 
@@ -30,7 +33,7 @@ public sealed class HostileServerTests : IAsyncLifetime
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair();
         using WireClient server = new(theirs);
-        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_impatient, Cancellation);
+        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_patient, Cancellation);
         WireMessage asked = await server.ReceiveAsync();
         await AnswerAsync(server, asked, WireClient.Version(json, major, minor));
         await Assert.ThrowsAnyAsync<IOException>(() => connecting);
@@ -58,14 +61,44 @@ public sealed class HostileServerTests : IAsyncLifetime
         }));
     }
 
+    /// <summary>libvfio-user answers in the size that was asked for, whatever there is of data in it.</summary>
+    [Theory]
+    [InlineData(0, 16, 0)]
+    [InlineData(5, 16, 5)]
+    [InlineData(16, 16, 16)]
+    [InlineData(5, 5, 5)]
+    [InlineData(9, 8, -1)]
+    [InlineData(17, 17, -1)]
+    [InlineData(uint.MaxValue, 16, -1)]
+    public async Task A_part_of_a_stream_is_as_long_as_the_server_says(uint announced, int came, int taken)
+    {
+        using WireClient server = await ServeAsync(async client =>
+        {
+            Task<int> reading = client.ReadMigrationDataAsync(new byte[16], Cancellation);
+            if (taken < 0)
+            {
+                await Assert.ThrowsAnyAsync<IOException>(() => reading);
+            }
+            else
+            {
+                Assert.Equal(taken, await reading);
+            }
+        });
+        await AnswerAsync(
+            server, await server.ReceiveAsync(),
+            [.. WireClient.Bytes(new MigrationDataPayload(announced, announced)), .. new byte[came]]);
+    }
+
     [Fact]
     public async Task No_answer_or_one_to_nothing_ends_the_connection()
     {
-        using WireClient silent = await ServeAsync(async client =>
-        {
-            await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
-            await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
-        });
+        using WireClient silent = await ServeAsync(
+            async client =>
+            {
+                await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
+                await Assert.ThrowsAnyAsync<IOException>(() => client.GetInfoAsync(Cancellation));
+            },
+            s_impatient);
         await silent.ReceiveAsync();
         await silent.ExpectClosedAsync();
         using WireClient confused = await ServeAsync(async client =>
@@ -90,11 +123,11 @@ public sealed class HostileServerTests : IAsyncLifetime
         done.SetResult();
     }
 
-    private async Task<WireClient> ServeAsync(Func<VfioUserClient, Task> test)
+    private async Task<WireClient> ServeAsync(Func<VfioUserClient, Task> test, VfioUserClientOptions? options = null)
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.CreatePair();
         WireClient server = new(theirs);
-        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, s_impatient, Cancellation);
+        Task<VfioUserClient> connecting = VfioUserClient.StartAsync(ours, options ?? s_patient, Cancellation);
         await AnswerAsync(server, await server.ReceiveAsync(), WireClient.Version("{}"));
         VfioUserClient client = await connecting;
         _running.Add(Task.Run(async () =>

@@ -67,6 +67,9 @@ public sealed class ShadowDoorbellServerTests : ServerTest
             plain[0].Event.Dispose();
             client.Post(0, 8, BitConverter.GetBytes(1U));
             Assert.Equal(2, await client.UseShadowDoorbellsAsync(0, cancellation));
+            int mapped = CountMappings();
+            Assert.Equal(2, await client.UseShadowDoorbellsAsync(0, cancellation));
+            Assert.Equal(mapped, CountMappings());
             client.Post(0, 8, BitConverter.GetBytes(0xcafe_f00dU));
             client.Post(0, 16, BitConverter.GetBytes(0x1122_3344_5566_7788UL));
             Assert.NotEqual(0UL, _function.Rung.Wait(20_000));
@@ -82,6 +85,9 @@ public sealed class ShadowDoorbellServerTests : ServerTest
 
         await serving;
     }
+
+    private static int CountMappings() => File.ReadLines("/proc/self/maps")
+        .Count(line => line.Contains("memfd:outboard-bells", StringComparison.Ordinal));
 
     private protected override ValueTask EndFunctionAsync()
     {
@@ -161,7 +167,7 @@ public sealed class ShadowDoorbellClientTests
             .. entries.SelectMany(entry => (byte[])[.. WireClient.Bytes(entry), .. new byte[8]]),
         ];
         using EventFd rung = new();
-        using FileDescriptor memory = MemFd.Create("outboard-bells", 4096);
+        using FileDescriptor memory = MemFd.Create("outboard-others-bells", 4096);
         await AnswerAsync(server, payload, rung.Descriptor, memory);
         Assert.Equal(1, await asking);
         client.Post(0, 0, BitConverter.GetBytes(7U));

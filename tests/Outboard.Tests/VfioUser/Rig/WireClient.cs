@@ -62,6 +62,21 @@ internal sealed class WireClient(UnixSocket socket) : IDisposable
         return new WireMessage(header, payload, [.. descriptors]);
     }
 
+    /// <summary>The socket once more, for its bytes only.</summary>
+    public FileDescriptor DuplicateDescriptor() => socket.DuplicateDescriptor();
+
+    /// <summary>The header of the next message; to be followed by <see cref="ReceiveRestAsync"/>.</summary>
+    public async Task<MessageHeader> ReceiveHeaderAsync() =>
+        MemoryMarshal.Read<MessageHeader>(await ReadAsync(MessageHeader.Bytes, []));
+
+    /// <summary>What follows a header.</summary>
+    public async Task<WireMessage> ReceiveRestAsync(MessageHeader header)
+    {
+        List<FileDescriptor> descriptors = [];
+        byte[] payload = await ReadAsync((int)header.SizeBytes - MessageHeader.Bytes, descriptors);
+        return new WireMessage(header, payload, [.. descriptors]);
+    }
+
     /// <summary>Sends a command and expects its success.</summary>
     public async Task<WireMessage> CallAsync(
         VfioUserCommand command, byte[] payload, params FileDescriptor[] descriptors)

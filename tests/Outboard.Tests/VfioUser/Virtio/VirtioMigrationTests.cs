@@ -73,7 +73,7 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         if (hasPreCopy)
         {
             await _source.Client.SetMigrationStateAsync(MigrationState.PreCopy, Cancellation);
-            await ReadAllAsync(stream);
+            await MigrationStream.ReadAllAsync(_source.Client, stream);
             Assert.NotEmpty(stream);
         }
 
@@ -91,7 +91,7 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         await _source.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
         dirty += await CopyDirtyAsync();
         Assert.Equal(0, await CopyDirtyAsync());
-        await ReadAllAsync(stream);
+        await MigrationStream.ReadAllAsync(_source.Client, stream);
         RequireCopied(queue);
         Assert.InRange(dirty, Slots * 3, (Slots * 5) + 16);
 
@@ -154,15 +154,9 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         byte written = (byte)(1 - value[0]);
         await _source.Client.WriteAsync(0, writeback, new[] { written }, Cancellation);
         await _source.Client.WriteAsync(PciHandle.Config, 0x3c, new byte[] { 0x5a }, Cancellation);
-        List<byte> stream = await LeaveAsync();
+        List<byte> stream = await MigrationStream.LeaveAsync(_source.Client);
         await using Machine destination = await Machine.StartAsync(_disk);
-        await destination.Client.SetMigrationStateAsync(MigrationState.Resuming, Cancellation);
-        foreach (byte[] part in stream.Chunk(100))
-        {
-            await destination.Client.WriteMigrationDataAsync(part, Cancellation);
-        }
-
-        await destination.Client.SetMigrationStateAsync(MigrationState.Running, Cancellation);
+        await MigrationStream.ArriveAsync(destination.Client, stream);
         await destination.Client.ReadAsync(0, writeback, value, Cancellation);
         Assert.Equal(written, value[0]);
         await destination.Client.ReadAsync(PciHandle.Config, 0x3c, value, Cancellation);
@@ -175,7 +169,7 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
     public async Task Streams_that_do_not_suit_are_refused_and_a_reset_leads_out()
     {
         using VirtioPciDriver driver = await VirtioPciDriver.StartAsync(_source.Client, cancellation: Cancellation);
-        byte[] stream = [.. await LeaveAsync()];
+        byte[] stream = [.. await MigrationStream.LeaveAsync(_source.Client)];
         await using Machine destination = await Machine.StartAsync(_disk, queues: 2);
         await Refused(destination, stream);
         using MemoryDisk other = new(DiskBytes);
@@ -237,26 +231,6 @@ public sealed class VirtioMigrationTests : IAsyncLifetime
         Assert.NotNull(refusal);
         await machine.Client.ResetAsync(Cancellation);
         Assert.Equal(MigrationState.Running, await machine.Client.GetMigrationStateAsync(Cancellation));
-    }
-
-    private async Task<List<byte>> LeaveAsync()
-    {
-        List<byte> stream = [];
-        await _source.Client.SetMigrationStateAsync(MigrationState.StopCopy, Cancellation);
-        await ReadAllAsync(stream);
-        return stream;
-    }
-
-    private async Task ReadAllAsync(List<byte> stream)
-    {
-        byte[] part = new byte[777];
-        int count;
-        do
-        {
-            count = await _source.Client.ReadMigrationDataAsync(part, Cancellation);
-            stream.AddRange(part[..count]);
-        }
-        while (count == part.Length);
     }
 
     private async Task ArriveAsync(Machine destination, VirtioPciQueue queue, List<byte> stream)

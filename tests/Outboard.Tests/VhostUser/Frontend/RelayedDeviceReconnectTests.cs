@@ -206,6 +206,25 @@ public sealed class RelayedDeviceReconnectTests : IAsyncDisposable
         await ring.DisposeAsync();
     }
 
+    /// <summary>The driver agrees anew, and the back-end dies in the midst of that: the old record is gone, and there
+    /// is no new one.</summary>
+    [Fact]
+    public async Task A_back_end_that_dies_while_features_are_agreed_upon_is_replaced()
+    {
+        EndingBackend backend = new(new FakeDevice(), SocketPath, s_offering);
+        ReconnectOptions reconnect = new() { Limit = OutboardProcess.Limit, ConnectLimit = OutboardProcess.Limit };
+        await using ReconnectingFrontend link =
+            await ReconnectingFrontend.ConnectAsync(_source, null, reconnect, Token);
+        await link.AgreeAsync(1, RingSize, Token);
+        Assert.True(link.TracksInflight);
+        await backend.DisposeAsync();
+        await Assert.ThrowsAnyAsync<Exception>(() => link.AgreeAsync(1, RingSize, Token));
+        await using EndingBackend next = new(new FakeDevice(), SocketPath, s_offering);
+        await link.ReconnectAsync(Token);
+        await link.AgreeAsync(1, RingSize, Token);
+        Assert.True(link.TracksInflight);
+    }
+
     [Fact]
     public async Task Disposing_ends_the_wait()
     {

@@ -82,7 +82,7 @@ public sealed class ReplayTests : IAsyncDisposable
         await ReplaceAsync(next);
         Assert.Equal(0, next.ConfigWrites);
         Assert.Equal(VirtioStatus.None, await _frontend.Current.GetStatusAsync(Token));
-        Assert.False(await IsServedAsync(_frontend.Queues[0]));
+        await ExpectNotServedAsync(_frontend.Queues[0]);
     }
 
     [Fact]
@@ -96,12 +96,12 @@ public sealed class ReplayTests : IAsyncDisposable
         uint stopped = await _frontend.Current.StopQueueAsync(queues[2], Token);
         FakeDevice next = new();
         await ReplaceAsync(next);
-        Assert.True(await IsServedAsync(queues[0]));
-        Assert.False(await IsServedAsync(queues[1]));
+        await ExpectServedAsync(queues[0]);
+        await ExpectNotServedAsync(queues[1]);
         await _frontend.Current.SetVringEnableAsync(1, true, Token);
         await Eventually.TrueAsync(() => queues[1].Ring.TryCollect(out _, out _), "the disabled ring goes on");
         await _frontend.Current.ResumeQueueAsync(queues[2], stopped, Token);
-        Assert.True(await IsServedAsync(queues[2]));
+        await ExpectServedAsync(queues[2]);
 
         // The notifier of errors is known there, too.
         Assert.True(queues[0].Ring.TryAdd([new DriverBuffer(0x10, _memory.Allocate(8).Memory)], [], 9));
@@ -115,7 +115,7 @@ public sealed class ReplayTests : IAsyncDisposable
         await ConnectAsync(new FakeDevice());
         IReadOnlyList<FrontendQueue> queues = await StartQueuesAsync(1);
         using FrontendLog log = await _frontend.Current.StartLoggingAsync(queues, tells: true, Token);
-        Assert.True(await IsServedAsync(queues[0]));
+        await ExpectServedAsync(queues[0]);
         Assert.NotEmpty(log.Harvest());
         for (int life = 0; life < 2; life++)
         {
@@ -123,7 +123,7 @@ public sealed class ReplayTests : IAsyncDisposable
             log.Harvest();
             log.Marked!.Take();
             Assert.True(_frontend.Current.IsLogging);
-            Assert.True(await IsServedAsync(queues[0]));
+            await ExpectServedAsync(queues[0]);
             Assert.NotEmpty(log.Harvest());
             Assert.True(log.Marked.Wait(20_000) > 0, "marks are told");
         }
@@ -278,14 +278,25 @@ public sealed class ReplayTests : IAsyncDisposable
     private async Task<BackendMismatchException> RefusalAsync() =>
         await Assert.ThrowsAsync<BackendMismatchException>(() => _frontend.ReconnectAsync(Token));
 
-    /// <summary>Whether a request is answered; one that is not stays in the ring.</summary>
-    private async Task<bool> IsServedAsync(FrontendQueue queue)
+    private async Task ExpectServedAsync(FrontendQueue queue)
+    {
+        Submit(queue);
+        await Eventually.TrueAsync(() => queue.Ring.TryCollect(out _, out _), "an answer");
+    }
+
+    /// <summary>The request stays in the ring.</summary>
+    private async Task ExpectNotServedAsync(FrontendQueue queue)
+    {
+        Submit(queue);
+        TimeSpan limit = TimeSpan.FromMilliseconds(100);
+        Assert.False(await Eventually.IsTrueAsync(() => queue.Ring.TryCollect(out _, out _), limit));
+    }
+
+    private void Submit(FrontendQueue queue)
     {
         DriverBuffer buffer = _memory.Allocate(8);
         Assert.True(queue.Ring.TryAdd([buffer.Slice(0, 4)], [buffer.Slice(4, 4)], 1));
         queue.Submit();
-        TimeSpan limit = TimeSpan.FromMilliseconds(100);
-        return await Eventually.IsTrueAsync(() => queue.Ring.TryCollect(out _, out _), limit);
     }
 
     /// <summary>A device with other regions.</summary>

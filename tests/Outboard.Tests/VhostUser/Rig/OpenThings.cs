@@ -22,7 +22,7 @@ internal readonly record struct OpenThings(int Sockets, int Events, int Memories
     public async Task AssertNothingLeftAsync()
     {
         OpenThings before = this;
-        bool clean = await Eventually.IsTrueAsync(() => Count().IsWithin(before), TimeSpan.FromSeconds(5));
+        bool clean = await Eventually.IsTrueAsync(() => Count().IsWithin(before), Eventually.Limit);
         Assert.True(clean, $"left open: {Count()}, before: {before}");
     }
 

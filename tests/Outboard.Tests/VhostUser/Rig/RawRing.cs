@@ -69,6 +69,13 @@ internal sealed class RawRing
     public static SingleMemoryRegionPayload Describe(DriverMemory memory) =>
         new(0, new MemoryRegionPayload(memory.GuestAddress, memory.SizeBytes, memory.UserAddress, 0));
 
+    /// <summary>A table of regions.</summary>
+    public static byte[] Table(params DriverMemory[] memories) =>
+    [
+        .. WirePeer.Bytes(new MemoryTablePayload((uint)memories.Length, 0)),
+        .. memories.SelectMany(memory => WirePeer.Bytes(Describe(memory).Region)),
+    ];
+
     public static Task AddMemoryAsync(WirePeer peer, DriverMemory memory) =>
         peer.DoAsync(FrontendRequest.AddMemReg, Describe(memory), memory.File.Descriptor);
 

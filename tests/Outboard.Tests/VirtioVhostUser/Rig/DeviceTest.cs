@@ -87,6 +87,14 @@ public abstract class DeviceTest : IAsyncLifetime
         Assert.Equal(WirePeer.Bytes(value), await peer.ReplyAsync(request));
     }
 
+    /// <summary>Has the driver's side wait with some of what it is asked to map and unmap.</summary>
+    private protected SlowRegions SlowDown(int mappings = 0, int unmappings = 0)
+    {
+        SlowRegions slow = new(Rig.Device.SharedRegionHost!, mappings, unmappings);
+        Rig.Device.SharedRegionHost = slow;
+        return slow;
+    }
+
     private protected async Task ExpectBrokenAsync()
     {
         await Eventually.TrueAsync(() => NeedsResets == 1, "the device needs a reset");

@@ -26,7 +26,12 @@ internal sealed class RawDriver
         _send = access.Transmit.Memory.Allocate(2 * VirtioVhostUserSpec.MaxMessageBytes);
     }
 
-    public Task<uint> StatusAsync() => _access.ReadStatusAsync(TestContext.Current.CancellationToken);
+    /// <summary>Who is there. Whether something lies in the windows is asked by itself.</summary>
+    public async Task<uint> StatusAsync() =>
+        await _access.ReadStatusAsync(TestContext.Current.CancellationToken) & ~VirtioVhostUserSpec.WindowsInUse;
+
+    public async Task<bool> SeesMemoryAsync() =>
+        (await _access.ReadStatusAsync(TestContext.Current.CancellationToken) & VirtioVhostUserSpec.WindowsInUse) != 0;
 
     public Task WriteStatusAsync(uint status) =>
         _access.WriteStatusAsync(status, TestContext.Current.CancellationToken);
