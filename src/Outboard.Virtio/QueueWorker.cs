@@ -30,12 +30,6 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <summary>Turns between two looks at the kicks of sleeping queues while others are busy.</summary>
     private const int TurnsBetweenLooks = 64;
 
-    /// <summary>
-    /// The same while no queue sleeps and no handler watches anything: a look could only find the first kick of a queue
-    /// that a driver is starting.
-    /// </summary>
-    private const int TurnsBetweenIdleLooks = 1024;
-
     private readonly QueueWorkerOptions _options;
     private readonly PollingWindow _window;
     private readonly Thread _thread;
@@ -52,7 +46,6 @@ public sealed class QueueWorker : IAsyncDisposable
     private int _turns;
     private int _first;
     private int _busyQueues;
-    private int _watches;
     private bool _stopping;
 
     /// <summary>Starts the thread.</summary>
@@ -140,17 +133,10 @@ public sealed class QueueWorker : IAsyncDisposable
     /// <summary>Asks for the early end of this queue's file operations.</summary>
     internal void CancelFileOperationsOf(RunningQueue queue) => _files?.Cancel(queue.Id);
 
-    internal void Watch(FileDescriptor descriptor, Readiness readiness, RunningQueue queue)
-    {
+    internal void Watch(FileDescriptor descriptor, Readiness readiness, RunningQueue queue) =>
         _epoll.Add(descriptor, WatchFlag | queue.Id, readiness);
-        _watches++;
-    }
 
-    internal void EndWatch(FileDescriptor descriptor)
-    {
-        _epoll.Remove(descriptor);
-        _watches--;
-    }
+    internal void EndWatch(FileDescriptor descriptor) => _epoll.Remove(descriptor);
 
     internal void Activate(RunningQueue queue)
     {
@@ -254,8 +240,7 @@ public sealed class QueueWorker : IAsyncDisposable
         _busyQueues = busyQueues;
         RemoveStopped();
         bool busy = TurnFiles() | (busyQueues > 0);
-        bool isIdleLook = _active.Count == _queues.Count && _watches == 0;
-        if (++_turns >= (isIdleLook ? TurnsBetweenIdleLooks : TurnsBetweenLooks))
+        if (++_turns >= TurnsBetweenLooks)
         {
             // What is taken here is not told again: a turn that saw any event must be followed by another one, or the
             // end of a file operation that came between TurnFiles and this look would find the worker asleep.
