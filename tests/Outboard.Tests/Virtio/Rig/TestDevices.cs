@@ -62,15 +62,21 @@ internal sealed class HoldDevice(int queues = 1) : VirtioDevice(
 internal sealed class RelayDevice() : VirtioDevice(VirtioDeviceId.Socket, [256, 256])
 {
     private readonly Queue<PendingRequest> _waiting = new();
+    private int _held;
+
+    /// <summary>Requests of queue 0 that wait for one of queue 1. From any thread.</summary>
+    public int Held => Volatile.Read(ref _held);
 
     protected internal override uint HandleRequest(int queue, scoped in DescriptorChain chain)
     {
         if (queue == 0)
         {
             _waiting.Enqueue(chain.Detach());
+            Volatile.Write(ref _held, _waiting.Count);
         }
         else if (_waiting.TryDequeue(out PendingRequest waiting))
         {
+            Volatile.Write(ref _held, _waiting.Count);
             waiting.Complete(7);
         }
 
